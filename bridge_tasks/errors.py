@@ -36,7 +36,7 @@ class BridgeError(Exception):
         return f"{type(self).__name__}({self.message!r})"
 
 
-class InvalidRequest(BridgeError):  # noqa: N818 - the name design.md gives it; others catch it
+class InvalidRequest(BridgeError, ValueError):  # noqa: N818 - the name design.md gives it; others catch it
     """The input is refused: `field` names the part (dotted path), `reason` says why. Never retried."""
 
     def __init__(self, field: str, reason: str) -> None:

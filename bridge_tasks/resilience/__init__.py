@@ -1,0 +1,1 @@
+"""What stands between a call and a socket: policies that decide, state that remembers, transports that act."""

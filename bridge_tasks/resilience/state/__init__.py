@@ -1,0 +1,1 @@
+"""Where decisions are remembered: one port, and an adapter for each place."""

@@ -1,0 +1,147 @@
+"""The bottom for tasks: coroutines that never suspend, because every wait inside them blocks the thread.
+
+It drives httpcore's synchronous pool through an `async def`, so that one code path serves both worlds. Every
+socket operation is cut to the time its try has left, so that a peer that drips bytes cannot outlast it.
+"""
+
+import math
+import ssl
+import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import httpcore
+import httpx
+
+from bridge_tasks.resilience.transport.bottom import LIMITS, Body, Bottom, try_timeouts
+from bridge_tasks.resilience.transport.deadline import Clock
+
+_try_ends: ContextVar[float] = ContextVar("bridge_try_ends", default=math.inf)
+
+
+class BlockingExchange(httpx.AsyncBaseTransport):
+    """The exchange for tasks. Thread-safe; must not be used in a process other than the one that made it."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=_ssl_context(),
+            max_connections=LIMITS.max_connections,
+            max_keepalive_connections=LIMITS.max_keepalive_connections,
+            keepalive_expiry=LIMITS.keepalive_expiry,
+            network_backend=_BoundedBackend(),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send, and read to the end.
+
+        Raises:
+            httpx.TransportError: the try failed.
+            httpx.DecodingError: the answer is too large, or compressed.
+        """
+        timeouts = try_timeouts(request, self._clock)
+        url = request.url
+        outgoing = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions={"timeout": timeouts},
+        )
+        token = _try_ends.set(time.monotonic() + timeouts["read"])
+        try:
+            incoming = self._pool.handle_request(outgoing)
+            try:
+                headers = httpx.Headers(incoming.headers)
+                body = Body(request, incoming.status, headers)
+                for chunk in incoming.iter_stream():
+                    body.add(chunk)
+            finally:
+                incoming.close()
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise _translated(error, request) from error
+        finally:
+            _try_ends.reset(token)
+        return httpx.Response(incoming.status, headers=headers, content=body.content, request=request)
+
+    async def aclose(self) -> None:
+        """Close the pool."""
+        self._pool.close()
+
+
+def _translated(error: Exception, request: httpx.Request) -> httpx.TransportError:
+    """Return httpx's error of the same name: the two families are parallel by design."""
+    known: type[httpx.TransportError] = getattr(httpx, type(error).__name__, httpx.TransportError)
+    return known(str(error), request=request)
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _left(timeout: float | None, late: type[Exception]) -> float:
+    left = _try_ends.get() - time.monotonic()
+    if left <= 0:
+        raise late("the try's time is over")
+    return left if timeout is None else min(timeout, left)
+
+
+class _BoundedStream(httpcore.NetworkStream):
+    """A socket whose every operation ends with the try it serves."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        # httpcore gives each partial send the whole timeout: small pieces keep a reader that dawdles in check.
+        view = memoryview(buffer)
+        for start in range(0, len(view), 65536):
+            self._inner.write(
+                view[start : start + 65536],  # type: ignore[arg-type] # sockets send any buffer
+                _left(timeout, httpcore.WriteTimeout),
+            )
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(timeout, httpcore.ConnectTimeout)
+        return _BoundedStream(self._inner.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _BoundedBackend(httpcore.SyncBackend):
+    """Hands out bounded sockets."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(timeout, httpcore.ConnectTimeout)
+        return _BoundedStream(super().connect_tcp(host, port, left, local_address, socket_options))
+
+
+async def _sleep(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this bottom is for
+
+
+def blocking_bottom() -> Bottom:
+    """Return the bottom for tasks."""
+    return Bottom(connect=BlockingExchange, sleep=_sleep)

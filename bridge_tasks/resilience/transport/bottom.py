@@ -1,0 +1,145 @@
+"""What differs between asyncio callers and tasks: how bytes move, how one waits, and what time it is.
+
+Everything above is written once. An exchange sends one request and reads the whole response, within the time
+of one try and a size; what it returns needs no more I/O. The bottom for tasks is `blocking`.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import httpx
+
+from bridge_tasks.resilience.transport.deadline import Clock, remaining
+
+CONNECT_SECONDS = 5.0
+"""Time to connect, or to get a pooled connection, at most: httpx's own default."""
+
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+"""An answer beyond this is refused while it is read. The largest honest one is a stamped text (100 MiB)."""
+
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+"""The guide's pool."""
+
+SINK = "bridge_sink"
+"""Request extension: a `Sink` that takes the body of a 2xx answer instead of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where a body is to go, and how many bytes of it at most."""
+
+    file: BinaryIO
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bottom:
+    """The things that touch the world.
+
+    Attributes:
+        connect: opens the exchange (it connects when first used).
+        sleep: waits for seconds.
+        clock: seconds, monotonic.
+        chance: a number drawn from [0, 1).
+    """
+
+    connect: Callable[[], httpx.AsyncBaseTransport]
+    sleep: Callable[[float], Awaitable[None]]
+    clock: Clock = time.monotonic
+    chance: Callable[[], float] = random.random
+
+
+class Body:
+    """A response's body while it arrives: bounded, and never compressed (we ask for that)."""
+
+    def __init__(self, request: httpx.Request, status: int, headers: httpx.Headers) -> None:
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise httpx.DecodingError("the answer is compressed, which was not asked for", request=request)
+        sink = request.extensions.get(SINK) if httpx.codes.is_success(status) else None
+        self._request = request
+        self._file = sink.file if isinstance(sink, Sink) else None
+        self._limit = sink.limit if isinstance(sink, Sink) else MAX_RESPONSE_BYTES
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Take in one chunk.
+
+        Raises:
+            httpx.DecodingError: the body exceeds its limit.
+        """
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise httpx.DecodingError(f"the answer exceeds {self._limit} bytes", request=self._request)
+        if self._file is not None:
+            self._file.write(chunk)
+        else:
+            self._chunks.append(chunk)
+
+    @property
+    def content(self) -> bytes:
+        """What was kept in memory."""
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+
+def try_timeouts(request: httpx.Request, clock: Clock) -> dict[str, float]:
+    """Return the seconds that each step of one try may take: the try's own limit, or what time is left."""
+    limit = min(request.extensions.get("timeout", {}).get("read") or CONNECT_SECONDS, remaining(clock))
+    connect = min(CONNECT_SECONDS, limit * 0.9)  # so that a full pool is told from a slow service
+    return {"connect": connect, "pool": connect, "read": limit, "write": limit}
+
+
+class AsyncExchange(httpx.AsyncBaseTransport):
+    """The exchange for asyncio: an httpx transport, with the whole try under one timeout."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock = time.monotonic) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send, and read to the end.
+
+        Raises:
+            httpx.TransportError: the try failed.
+            httpx.DecodingError: the answer is too large, or compressed.
+        """
+        timeouts = try_timeouts(request, self._clock)
+        request.extensions["timeout"] = timeouts
+        try:
+            async with asyncio.timeout(timeouts["read"]):
+                response = await self._inner.handle_async_request(request)
+                try:
+                    body = Body(request, response.status_code, response.headers)
+                    async for chunk in response.stream:  # type: ignore[union-attr] # async by contract
+                        body.add(chunk)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no full answer in {timeouts['read']:.3g} s", request=request) from None
+        return httpx.Response(
+            response.status_code, headers=response.headers, content=body.content, request=request
+        )
+
+    async def aclose(self) -> None:
+        """Close the pool."""
+        await self._inner.aclose()
+
+
+def asyncio_bottom() -> Bottom:
+    """Return the bottom for asyncio callers: real sockets."""
+    return Bottom(
+        connect=lambda: AsyncExchange(httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False)),
+        sleep=asyncio.sleep,
+    )
+
+
+def app_bottom(app: Callable[..., Awaitable[None]]) -> Bottom:
+    """Return the bottom that calls an ASGI application in this process."""
+    return Bottom(
+        connect=lambda: AsyncExchange(httpx.ASGITransport(app, raise_app_exceptions=False)),
+        sleep=asyncio.sleep,
+    )

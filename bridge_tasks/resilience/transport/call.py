@@ -1,0 +1,65 @@
+"""What a call is, besides its HTTP request: it rides in `request.extensions` and is read by the wrappers."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from bridge_tasks.resilience.policy.breaker import Outcome
+
+EXTENSION = "bridge_call"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one operation.
+
+    Attributes:
+        service: who is called.
+        operation: the verb, for events.
+        idempotent: whether sending it twice does no more than sending it once.
+        expected: statuses that are an answer here and say nothing bad of the service's health.
+    """
+
+    service: str = "unknown"
+    operation: str = "unknown"
+    idempotent: bool = True
+    expected: frozenset[int] = frozenset()
+
+
+UNKNOWN = Call()
+
+
+def call_of(request: httpx.Request) -> Call:
+    """Return the call that `request` belongs to."""
+    call = request.extensions.get(EXTENSION, UNKNOWN)
+    return call if isinstance(call, Call) else UNKNOWN
+
+
+def verdict(call: Call, response: httpx.Response) -> Outcome:
+    """Say what a response tells of the service's health.
+
+    A 5xx is a failure. A 408 or 429 says nothing; any other 4xx is the caller's fault and the service's
+    success (wire-contract.md 5, rows 24 and 41).
+    """
+    status = response.status_code
+    if status in call.expected:
+        return Outcome.SUCCESS
+    if status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS):
+        return Outcome.NEUTRAL
+    return Outcome.FAILURE if status >= httpx.codes.INTERNAL_SERVER_ERROR else Outcome.SUCCESS
+
+
+SERVICE_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+"""Transport errors that tell of the service; any other is ours, or nobody's."""
+
+
+def fault(error: BaseException) -> Outcome:
+    """Say what a transport error tells of the service's health. An exhausted pool is our own fault."""
+    if isinstance(error, SERVICE_FAULTS) and not isinstance(error, httpx.PoolTimeout):
+        return Outcome.FAILURE
+    return Outcome.NEUTRAL
+
+
+def unsent(error: BaseException) -> bool:
+    """Say whether the error came before a byte of the request was sent."""
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)

@@ -1,0 +1,60 @@
+"""The HTTP client on top of the transports: an `httpx.AsyncClient` whose `request` takes the short way.
+
+It builds the request from prepared headers and hands it straight to the transport, past the redirects, cookies,
+auth and event hooks that calls between services have no use for. A redirect is thus never followed.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import httpx
+import orjson
+
+_JSON = {"Content-Type": "application/json"}
+
+
+class LeanAsyncClient(httpx.AsyncClient):
+    """`httpx.AsyncClient` for JSON and uploads between services."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, *, timeout: float, user_agent: str) -> None:
+        super().__init__(transport=transport, trust_env=False, timeout=timeout)
+        self._lean = transport
+        self._fixed = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._seconds = timeout
+
+    async def request(  # type: ignore[override] # a subset of httpx's keywords, all that our clients use
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        files: Any = None,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Send one request; the response has been read when it returns.
+
+        Raises:
+            httpx.TransportError: as the transports say.
+            CircuitBreakerError: the circuit is open.
+        """
+        if self.is_closed:
+            raise RuntimeError("the client is closed")
+        request = httpx.Request(
+            method,
+            _url(url),
+            params=params or None,
+            headers={**self._fixed, **(headers or {}), **(_JSON if json is not None else {})},
+            content=orjson.dumps(json) if json is not None else None,
+            files=files,
+            extensions={"timeout": {"read": self._seconds}, **(extensions or {})},
+        )
+        return await self._lean.handle_async_request(request)
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> httpx.URL:
+    """Parse once: a client calls the same few addresses for ever (httpx's URLs are immutable)."""
+    return httpx.URL(text)
