@@ -42,7 +42,7 @@ def parse(value: UUID | str) -> str:
     """
     if isinstance(value, UUID):
         return str(value)
-    if not PATTERN.fullmatch(value if isinstance(value, str) else ""):  # whatever a caller really passed
+    if not isinstance(value, str) or not PATTERN.fullmatch(value):
         raise InvalidRequest(
             "correlation_id", "must be 1 to 128 letters, digits or ._:@+=/- and begin with a letter or digit"
         )

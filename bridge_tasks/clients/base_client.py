@@ -7,7 +7,7 @@ httpx end here: callers see `bridge_tasks.errors` only, with nothing of a respon
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 import httpx
@@ -49,6 +49,9 @@ class BaseServiceClient(ABC):
         replicas: further base URLs of the same service (same path), tried in turn.
         bottom: how I/O is done; asyncio by default. Tasks use the blocking one.
     """
+
+    HEALTHY: ClassVar[frozenset[str]] = frozenset({"healthy", "ok"})
+    """The words of a service that can work."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ cannot do what was asked, its refusal is the caller's error.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -33,8 +33,6 @@ API_PREFIX = "/api/v1/metadata-stamping"
 _ABSENT_STAMP = frozenset({httpx.codes.BAD_REQUEST.value, httpx.codes.NOT_FOUND.value})
 _NO_STAMP_CODES = frozenset({"STAMP_NOT_FOUND", "STAMP_NOT_FOUND_IN_NAMESPACE", "INVALID_HASH_FORMAT"})
 _CRASH = frozenset({httpx.codes.INTERNAL_SERVER_ERROR.value})
-_WELL = frozenset({"healthy", "ok", "degraded"})
-"""A degraded engine (a probe hash took 5 ms) still hashes and stamps: it counts as connected."""
 
 
 class AsyncMetadataStampingClient(BaseServiceClient):
@@ -44,6 +42,9 @@ class AsyncMetadataStampingClient(BaseServiceClient):
     `ClientError` for a refusal, `ServiceUnavailableError` for an outage, `CircuitBreakerError` while the circuit
     is open. Further keywords of the constructor: see `BaseServiceClient`.
     """
+
+    HEALTHY = BaseServiceClient.HEALTHY | {"degraded"}
+    """A degraded engine (a probe hash took 5 ms) still hashes and stamps."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
 
     async def generate_hash(
         self,
-        file_data: bytes | BinaryIO,
+        file_data: bytes | IO[bytes],
         namespace: str = "default",
         correlation_id: UUID | str | None = None,
     ) -> dict[str, Any]:
@@ -312,4 +313,4 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         status = body.get("status")
         if status == "success" and isinstance(body.get("data"), dict):
             status = body["data"].get("status")
-        return status in _WELL
+        return status in self.HEALTHY

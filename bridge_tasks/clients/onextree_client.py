@@ -266,7 +266,7 @@ class AsyncOnexTreeClient(BaseServiceClient):
             body = await self.health_check()
         except ClientError:
             return False
-        return body.get("status") in {"healthy", "ok"}
+        return body.get("status") in self.HEALTHY
 
 
 def _is_emergency(data: dict[str, Any]) -> bool:

@@ -36,7 +36,8 @@ def _absolute(value: str) -> str:
     return value
 
 
-def _web_address(value: str) -> str:
+def web_address(value: str) -> str:
+    """Let an http(s) URL with a host and without credentials pass, as a pydantic validator."""
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
@@ -92,7 +93,7 @@ class UrlContent(Frozen):
     """An http(s) address on an allowed host; redirects are not followed."""
 
     kind: Literal["url"] = "url"
-    url: Annotated[Text, StringConstraints(max_length=2048), AfterValidator(_web_address)]
+    url: Annotated[Text, StringConstraints(max_length=2048), AfterValidator(web_address)]
 
 
 ContentRef = Annotated[

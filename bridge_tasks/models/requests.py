@@ -6,7 +6,7 @@ one positional argument and is taken in by `following`; a task that takes nothin
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.models.content import ContentRef
@@ -25,6 +25,9 @@ from bridge_tasks.models.stamping import Hashed
 
 DEFAULT_NAMESPACE = "omninode.services.metadata"
 """The service's own default for stamps."""
+
+_CONTENT_KINDS = frozenset({"inline", "file", "blob", "url"})
+"""Pydantic names the chosen kind in an error's path; the message that the caller wrote has no such level."""
 
 MAX_BATCH_ITEMS = 1000
 """Ours: the service has no limit, a message should."""
@@ -199,3 +202,10 @@ class StampFile(TaskRequest):
 
 class CheckHealth(TaskRequest):
     """Ask both services how they are."""
+
+
+def refusal(error: ValidationError, *prefix: str) -> InvalidRequest:
+    """Turn pydantic's error into ours: the first offending field and why, never its value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = [str(part) for part in (*prefix, *first["loc"]) if part not in _CONTENT_KINDS]
+    return InvalidRequest(".".join(where) or "request", first["msg"].removeprefix("Value error, "))

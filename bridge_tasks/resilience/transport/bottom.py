@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 import httpx
 
@@ -32,7 +32,7 @@ SINK = "bridge_sink"
 class Sink:
     """Where a body is to go, and how many bytes of it at most."""
 
-    file: BinaryIO
+    file: IO[bytes]
     limit: int
 
 

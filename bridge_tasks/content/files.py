@@ -1,0 +1,50 @@
+"""Opening files so that what is read is what was allowed: the descriptor is checked, not only the path."""
+
+import os
+import stat
+from pathlib import Path
+
+from bridge_tasks.content.allowed import root_of, why
+from bridge_tasks.content.opened import Opened
+from bridge_tasks.errors import ContentUnavailable
+from bridge_tasks.models.content import FileContent
+from bridge_tasks.settings import ContentSettings
+
+_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""O_NONBLOCK: opening a named pipe must not wait for its writer."""
+
+
+def open_file(content: FileContent, settings: ContentSettings) -> Opened:
+    """Open a file that is under a root now that it is open, not only when it was looked at.
+
+    Raises:
+        InvalidRequest: it lies outside the allowed roots.
+        ContentUnavailable: it is gone, unreadable, too large, or not what it was when the job was made.
+    """
+    real = Path(content.path).resolve()
+    try:
+        descriptor = os.open(real, _NO_LINK)
+    except OSError as error:
+        raise ContentUnavailable(f"{content.path} {why(error)}") from error
+    file = os.fdopen(descriptor, "rb")
+    try:
+        held = os.fstat(descriptor)
+        _same_file(real, held, settings)
+        if held.st_size > settings.max_bytes:
+            raise ContentUnavailable(f"{content.path} is larger than the {settings.max_bytes} bytes allowed")
+        if content.size is not None and held.st_size != content.size:
+            raise ContentUnavailable(f"{content.path} has changed since the job was made")
+    except BaseException:
+        file.close()
+        raise
+    return Opened(file, held.st_size)
+
+
+def _same_file(path: Path, held: os.stat_result, settings: ContentSettings) -> None:
+    """Check that what is open is a regular file, still at that place: a directory may have become a link."""
+    if not stat.S_ISREG(held.st_mode):
+        raise ContentUnavailable(f"{path} is not a regular file")
+    again = path.resolve()
+    root_of(again, settings)
+    if not os.path.samestat(again.stat(), held):
+        raise ContentUnavailable(f"{path} was moved while it was opened")

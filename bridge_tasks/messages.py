@@ -1,0 +1,99 @@
+"""What every message of ours carries besides its task: a correlation id, and a description without content.
+
+`furnish` runs whenever anything is published: first tasks, later steps of a chain, callbacks, retries. It must
+never raise (Celery would log and swallow it), so it repairs where `BridgeTask.apply_async` refuses.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from celery import current_task
+from pydantic import TypeAdapter, ValidationError
+
+from bridge_tasks import correlation
+from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.models.content import ContentRef, describe
+
+HEADER = correlation.CELERY_HEADER
+OUR_TASKS = "bridge."
+
+_EMBEDDED = ("callbacks", "errbacks", "chain")
+_TOLD = ("file_path", "file_hash", "namespace", "context", "query", "start_node")
+"""Arguments that people look for. No other one is shown: a field that nobody thought of stays hidden."""
+
+_content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
+
+
+def furnish(headers: dict[str, Any], body: Any, **_: Any) -> None:
+    """Receive `before_task_publish`: write the id and the description into the headers, the id into successors."""
+    cid = _usable(headers.get(HEADER)) or _inherited() or _usable(headers.get("group")) or correlation.ensure()
+    headers[HEADER] = cid
+    if isinstance(headers.get("headers"), dict):  # Sentry's integration nests a copy, which then wins
+        headers["headers"][HEADER] = cid
+    arguments, keywords, embedded = body
+    _mark_successors(embedded, cid)
+    if str(headers.get("task", "")).startswith(OUR_TASKS):
+        headers["argsrepr"] = "(…)" if arguments else "()"
+        headers["kwargsrepr"] = summary(keywords, cid)
+
+
+def summary(keywords: Mapping[str, Any], cid: str) -> str:
+    """Describe a task's arguments for people: `cid=…, content=/docs/a.md, namespace=…`."""
+    told = {"cid": cid}
+    if "content" in keywords:
+        told["content"] = _described(keywords["content"])
+    if isinstance(keywords.get("items"), list):
+        told["items"] = str(len(keywords["items"]))
+    told |= {key: str(keywords[key])[:200] for key in _TOLD if keywords.get(key)}
+    return ", ".join(f"{key}={value}" for key, value in told.items())
+
+
+def correlation_of(request: Any) -> str | None:
+    """Return the id that came with a message that is being worked on (`task.request`)."""
+    return _usable(request.get(HEADER))
+
+
+def _inherited() -> str | None:
+    """The id of the work that publishes this: the running task's, or the one bound by the caller."""
+    carried = correlation_of(current_task.request) if current_task else None  # type: ignore[truthy-bool] # a proxy
+    return carried or correlation.current()
+
+
+def _usable(value: Any) -> str | None:
+    try:
+        return correlation.parse(value) if value else None
+    except InvalidRequest:
+        return None
+
+
+def _described(content: Any) -> str:
+    try:
+        return describe(_content.validate_python(content))
+    except ValidationError:
+        return "?"
+
+
+def _mark_successors(embedded: dict[str, Any], cid: str) -> None:
+    """Give the id to what will be published later, perhaps by a process that knows no context."""
+    for kind in _EMBEDDED:
+        if embedded.get(kind):
+            embedded[kind] = _marked_all(embedded[kind], cid)
+    if embedded.get("chord"):
+        embedded["chord"] = _marked(embedded["chord"], cid)
+
+
+def _marked_all(signatures: Iterable[Any], cid: str) -> list[Any]:
+    return [_marked(signature, cid) for signature in signatures]
+
+
+def _marked(signature: Any, cid: str) -> Any:
+    """Return a copy of a signature (they are dicts) that carries the id, and so do the ones hanging on it."""
+    marked = signature.clone() if hasattr(signature, "clone") else {**signature}
+    options = dict(marked.get("options") or {})
+    options["headers"] = {**(options.get("headers") or {}), HEADER: cid}
+    for hook in ("link", "link_error"):
+        if options.get(hook):
+            hooked = options[hook]
+            options[hook] = _marked_all(hooked if isinstance(hooked, list | tuple) else [hooked], cid)
+    marked["options"] = options
+    return marked

@@ -1,0 +1,117 @@
+"""Log lines: one per fact, each with its correlation id, through structlog over the standard library.
+
+`configure` is for processes that are ours (workers, the command line); as a library we only emit records. What a
+line says of a job is its subject (a path, a question), never its content.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.types import EventDict, Processor
+
+from bridge_tasks import correlation, events
+
+_log = structlog.stdlib.get_logger("bridge_tasks")
+
+_QUIET = {"celery.app.trace": logging.WARNING, "celery.worker.strategy": logging.WARNING, "httpx": logging.WARNING}
+"""What these say of each task at INFO, `JobFinished` says once, and without arguments and results."""
+
+
+def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
+    """Send everything, ours and others', to standard error: one line of JSON, or one made for eyes."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_correlation_id,
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if json_lines
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, quiet in _QUIET.items():
+        logging.getLogger(name).setLevel(max(quiet, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    events.subscribe(listen)
+
+
+def listen(event: events.Event) -> None:
+    """Write one line for one fact, at the level at which somebody should read it."""
+    match event:
+        case events.JobFinished(outcome="succeeded"):
+            _log.info("job succeeded", **_job(event))
+        case events.JobFinished(outcome="retried"):
+            _log.warning("job put back", **_job(event))
+        case events.JobFinished():
+            _log.error("job failed", **_job(event))
+        case events.RequestFinished():
+            _log.debug(
+                "request finished",
+                service=event.service,
+                operation=event.operation,
+                host=event.host,
+                status=event.status,
+                error=event.error,
+                milliseconds=_milliseconds(event.seconds),
+            )
+        case events.RetryScheduled():
+            _log.warning(
+                "trying again",
+                service=event.service,
+                operation=event.operation,
+                attempt=event.attempt,
+                delay=round(event.delay, 3),
+                cause=event.cause,
+            )
+        case events.CircuitChanged():
+            _log.warning("circuit changed", circuit=event.name, old=event.old, new=event.new, cause=event.cause)
+        case events.AnswerDegraded():
+            _log.warning("answer degraded", service=event.service, operation=event.operation, cause=event.cause)
+        case events.CacheAnswered():
+            _log.debug("cache answered", service=event.service, operation=event.operation, hit=event.hit)
+
+
+def _job(event: events.JobFinished) -> dict[str, Any]:
+    told = {
+        "task": event.task,
+        "task_id": event.task_id,
+        "attempt": event.attempt,
+        "milliseconds": _milliseconds(event.seconds),
+        "subject": event.subject,
+        "error": event.error,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2)
+
+
+def _add_correlation_id(_: Any, __: str, line: EventDict) -> EventDict:
+    cid = correlation.current()
+    if cid is not None:
+        line.setdefault("correlation_id", cid)
+    return line

@@ -1,0 +1,158 @@
+"""What one process needs to work, opened when first asked for: the composition root, and the only sync/async door.
+
+`run` drives a coroutine that never suspends, because everything at its bottom blocks: no event loop, no thread,
+nothing that a fork could break. A runtime belongs to the process that opened it; a child opens its own.
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from types import CodeType
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from bridge_tasks.clients.metadata_stamping_client import AsyncMetadataStampingClient
+from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient
+from bridge_tasks.content import ContentStore
+from bridge_tasks.operations import Services
+from bridge_tasks.resilience.transport.blocking import blocking_bottom
+from bridge_tasks.resilience.transport.bottom import Bottom
+from bridge_tasks.settings import ServiceSettings, Settings, load
+
+T = TypeVar("T")
+
+REDIS_SECONDS = 1.0
+"""redis-py's own defaults (10 retries, 5 s each) can hold a task for a minute; a blob's bytes need some time."""
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, and return its result.
+
+    Raises:
+        RuntimeError: it suspended, which is a bug; the message says where.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return] # StopIteration.value is untyped
+    where = _innermost(coroutine)
+    coroutine.close()
+    raise RuntimeError(f"a coroutine suspended on the blocking bottom, at {where}")
+
+
+def _innermost(coroutine: Any) -> str:
+    """Follow what awaits what, down to the frame that suspended."""
+    code: CodeType | None = None
+    line = None
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            code, line = frame.f_code, frame.f_lineno
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return f"{code.co_filename}:{line} in {code.co_qualname}" if code else "an unknown place"
+
+
+class BlockingRedis:
+    """redis-py's client in the shape of coroutines that never suspend."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    async def execute_command(self, *arguments: Any) -> Any:
+        """Run one command."""
+        return self._client.execute_command(*arguments)  # type: ignore[no-untyped-call] # redis-py's own gap
+
+
+class Runtime:
+    """The clients, Redis and the content store of one process; each connects when first used. Thread-safe.
+
+    Args:
+        settings: the tree from the environment.
+        bottom: how I/O is done; blocking, for tasks.
+    """
+
+    def __init__(self, settings: Settings, bottom: Bottom | None = None) -> None:
+        bottom = bottom or blocking_bottom()
+        self.settings = settings
+        self.redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            retry=Retry(NoBackoff(), 1),
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+        )
+        self.metadata = AsyncMetadataStampingClient(**_service(settings.metadata, bottom))
+        self.onextree = AsyncOnexTreeClient(
+            **_service(settings.onextree, bottom),
+            enable_cache=settings.onextree.cache,
+            cache_ttl=settings.onextree.cache_ttl,
+            cache_max_size=settings.onextree.cache_max_size,
+        )
+        self.content = ContentStore(settings.content, BlockingRedis(self.redis), bottom)
+        self.services = Services(self.metadata, self.onextree, self.content)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Drive a coroutine over this runtime's clients to its end."""
+        return drive(coroutine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for opened in (self.metadata, self.onextree, self.content):
+            drive(opened.close())
+        self.redis.close()
+
+
+def _service(settings: ServiceSettings, bottom: Bottom) -> dict[str, Any]:
+    return {
+        "base_url": settings.urls[0],
+        "replicas": settings.urls[1:],
+        "timeout": settings.timeout,
+        "retry": settings.retry,
+        "deadline": settings.deadline,
+        "circuit_breaker_config": settings.breaker,
+        "bottom": bottom,
+    }
+
+
+_lock = threading.Lock()
+_runtime: Runtime | None = None
+
+
+def current() -> Runtime:
+    """Return this process's runtime, opened now if it was not.
+
+    Raises:
+        ConfigurationError: the environment is wrong.
+    """
+    global _runtime  # noqa: PLW0603 - the one process-wide thing; forgotten in a child, closed at exit
+    if _runtime is None:
+        with _lock:
+            if _runtime is None:
+                _runtime = Runtime(load())
+    return _runtime
+
+
+def close() -> None:
+    """Close this process's runtime; the next `current()` opens another."""
+    global _runtime
+    with _lock:
+        closing, _runtime = _runtime, None
+    if closing is not None:
+        closing.close()
+
+
+def _forget_in_child() -> None:
+    """Leave the parent's sockets to the parent: dropping the reference is all that a child may do with them."""
+    global _lock, _runtime, _inherited  # noqa: PLW0603 - see current()
+    _inherited = _runtime
+    _lock, _runtime = threading.Lock(), None
+
+
+_inherited: Runtime | None = None
+"""Kept, so that the garbage collector of a child does not shut connections that the parent still uses."""
+
+os.register_at_fork(after_in_child=_forget_in_child)
+atexit.register(close)

@@ -1,0 +1,213 @@
+"""The environment, read once into one frozen tree. Knobs are defined beside what obeys them; this composes.
+
+Variables begin with `BRIDGE_`, parts are joined by `__`: `BRIDGE_METADATA__URLS`. A file `.bridge.env` in the
+working directory (`bridge-tasks up` writes one) is read first; the environment wins. No secret is ever printed:
+URLs that may hold a password are `SecretStr`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic import BaseModel as Model
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bridge_tasks.errors import ConfigurationError
+from bridge_tasks.models.content import web_address
+from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
+from bridge_tasks.resilience.policy.retry import RetryConfig
+
+ENV_FILE = ".bridge.env"
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _service_url(value: str) -> str:
+    return web_address(value).rstrip("/")
+
+
+def _root(value: str) -> str:
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise ValueError("must be absolute")
+    return str(path.resolve())
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://", "sentinel://")):
+        raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
+    return value
+
+
+Urls = Annotated[
+    tuple[Annotated[str, AfterValidator(_service_url)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    Field(min_length=1),
+]
+Roots = Annotated[tuple[Annotated[str, AfterValidator(_root)], ...], NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Section(Model):
+    """A branch of the tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ServiceSettings(Section):
+    """How one service is called from tasks.
+
+    Attributes:
+        urls: replicas, comma-separated; they share one path.
+        timeout: seconds for one try.
+        deadline: seconds for one call over all its tries.
+        retry: tries of one call, and the pauses between them.
+        breaker: when its circuit opens and closes.
+    """
+
+    urls: Urls
+    timeout: Seconds = 10.0
+    deadline: Seconds = 30.0
+    retry: RetryConfig = RetryConfig(attempts=3, initial=0.2)
+    breaker: CircuitBreakerConfig = CircuitBreakerConfig()
+
+
+class MetadataSettings(ServiceSettings):
+    """MetadataStampingService."""
+
+    urls: Urls = ("http://127.0.0.1:8053",)
+
+
+class OnexTreeSettings(ServiceSettings):
+    """OnexTree, and the cache of its answers.
+
+    Attributes:
+        cache: whether answers are kept.
+        cache_ttl: seconds that they are kept.
+        cache_max_size: entries.
+    """
+
+    urls: Urls = ("http://127.0.0.1:8058",)
+    cache: bool = True
+    cache_ttl: Seconds = 300.0
+    cache_max_size: int = Field(default=1000, ge=1)
+
+
+class ContentSettings(Section):
+    """What jobs may read.
+
+    Attributes:
+        roots: directories, comma-separated and absolute; files elsewhere are refused. None by default.
+        hosts: host names that content may be fetched from, comma-separated. None by default.
+        max_bytes: largest content; the service's own limit for hashing (wire-contract.md 1.4).
+        max_text_bytes: largest text that is sent to be stamped or validated; the service's limit.
+        max_blob_bytes: largest content kept in Redis.
+        blob_ttl: seconds that Redis keeps it.
+    """
+
+    roots: Roots = ()
+    hosts: Hosts = ()
+    max_bytes: int = Field(default=500 * 1024 * 1024, ge=1)
+    max_text_bytes: int = Field(default=100 * 1024 * 1024, ge=1)
+    max_blob_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
+    blob_ttl: Seconds = 3600.0
+
+
+class TaskSettings(Section):
+    """How tasks run.
+
+    Attributes:
+        deadline: seconds of one run of a task, in code, so that it holds in every pool.
+        retry: runs of a task that fails in a way that may pass, and the countdowns between them. No countdown
+            may reach the visibility timeout, or the waiting task runs twice.
+        result_ttl: seconds that results are kept.
+        visibility_timeout: seconds after which Redis gives an unacknowledged message to another worker.
+    """
+
+    deadline: Seconds = 120.0
+    retry: RetryConfig = RetryConfig(attempts=6, initial=1.0, maximum=300.0)
+    result_ttl: Seconds = 86_400.0
+    visibility_timeout: int = Field(default=900, ge=60)
+
+    @model_validator(mode="after")
+    def _messages_come_back_late_enough(self) -> Self:
+        if self.visibility_timeout < max(self.deadline, self.retry.maximum) * 2:
+            raise ValueError("visibility_timeout must be twice the deadline and the longest countdown, at least")
+        return self
+
+
+class LogSettings(Section):
+    """How logs look: `level` from which on, `json` for machines."""
+
+    level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
+    json_lines: bool = False
+
+
+class Settings(BaseSettings):
+    """Everything that can be set.
+
+    Attributes:
+        redis_url: where shared state is; the broker and the results are there too, unless told otherwise.
+        broker_url: Celery's broker.
+        result_backend_url: Celery's results.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="BRIDGE_",
+        env_nested_delimiter="__",
+        env_file=ENV_FILE,
+        nested_model_default_partial_update=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    redis_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    broker_url: SecretStr | None = None
+    result_backend_url: SecretStr | None = None
+    metadata: MetadataSettings = MetadataSettings()
+    onextree: OnexTreeSettings = OnexTreeSettings()
+    content: ContentSettings = ContentSettings()
+    task: TaskSettings = TaskSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def broker(self) -> str:
+        """The broker's address, secret and all."""
+        return (self.broker_url or self.redis_url).get_secret_value()
+
+    @property
+    def result_backend(self) -> str:
+        """The result backend's address, secret and all."""
+        return (self.result_backend_url or self.redis_url).get_secret_value()
+
+
+@cache
+def load() -> Settings:
+    """Read the environment, once per process.
+
+    Raises:
+        ConfigurationError: a variable is wrong; the message names it, not its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = "BRIDGE_" + "__".join(str(part).upper() for part in first["loc"] if isinstance(part, str))
+        raise ConfigurationError(f"{name}: {first['msg']}") from None

@@ -1,0 +1,155 @@
+"""What all our tasks have in common: validated arguments, a deadline, and failures that say what they are.
+
+A task is a function from a request model to a result. Its message carries the request's fields as keywords and, in
+a chain, the previous result as the one positional argument. Bad input is refused in `apply_async`, before anything
+is sent, and again in the worker, for messages from elsewhere. No task retries except through here.
+"""
+
+import inspect
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NoReturn, TypeVar, cast
+
+from celery import Task
+from celery.exceptions import Retry
+from celery.result import AsyncResult
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+
+from bridge_tasks import correlation, events
+from bridge_tasks.app import app
+from bridge_tasks.content import vet
+from bridge_tasks.errors import BridgeError, InvalidRequest
+from bridge_tasks.messages import HEADER
+from bridge_tasks.models.content import describe
+from bridge_tasks.models.requests import TaskRequest, refusal
+from bridge_tasks.resilience.policy.retry import backoff
+from bridge_tasks.resilience.transport.deadline import within
+from bridge_tasks.settings import load
+
+R = TypeVar("R", bound=TaskRequest)
+
+
+class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types makes Task generic, Celery does not
+    """The base of every task of ours.
+
+    `task.delay(content=..., namespace=...)`, `task.s(...)`, `task.apply_async(kwargs=...)` all take the fields of
+    `task.request_model`, as JSON or as models.
+
+    Raises (when submitted, and in the worker):
+        InvalidRequest: an argument is wrong; `field` and `reason` say which and why. Nothing was sent.
+    """
+
+    abstract = True
+    typing = False  # Celery would check run()'s signature; the request model checks far more.
+    throws = (BridgeError,)  # Expected: no traceback in the log, our own line tells.
+    request_model: type[R]
+
+    def apply_async(  # type: ignore[override] # the stubs list every option; they are Celery's to check
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """Check the arguments and send the task. Options are Celery's."""
+        if not options.get("retries"):  # a retry's arguments were checked when they were first sent
+            request = self.parse(args or (), kwargs or {})
+            content = getattr(request, "content", None)
+            if content is not None:
+                vet(content, load().content)
+            _check_correlation(options.get("headers"))
+            args, kwargs = (), request.model_dump(mode="json", exclude_none=True)
+        return super().apply_async(tuple(args or ()), dict(kwargs or {}), **options)
+
+    def parse(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
+        """Read the arguments of a message or a call.
+
+        Raises:
+            InvalidRequest: they are not what the task takes.
+        """
+        if len(args) > 1:
+            raise InvalidRequest("arguments", "give them by name; only a chain passes one, the previous result")
+        given = {key: to_jsonable_python(value, fallback=_refuse_value) for key, value in kwargs.items()}
+        if args:
+            given = self.request_model.following(to_jsonable_python(args[0], fallback=_refuse_value), given)
+        try:
+            return self.request_model.model_validate(given)
+        except ValidationError as error:
+            raise refusal(error) from None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run here and now: parse, work within the deadline, answer plain JSON; put back what may pass."""
+        began = time.monotonic()
+        subject = None
+        try:
+            request = self.parse(args, kwargs)
+            subject = _subject(request)
+            with within(load().task.deadline):
+                result = self.run(request)
+        except BridgeError as error:
+            self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
+            if self._may_retry(error):
+                self._put_back(error)
+            raise
+        except Exception as error:
+            self._tell("failed", began, subject, error)
+            raise
+        self._tell("succeeded", began, subject, None)
+        return to_jsonable_python(result)
+
+    def _may_retry(self, error: BridgeError) -> bool:
+        policy = load().task.retry
+        return error.retryable and not self.request.called_directly and self.request.retries + 1 < policy.attempts
+
+    def _put_back(self, error: BridgeError) -> NoReturn:
+        policy = load().task.retry
+        wait = max(backoff(policy, self.request.retries + 1, random.random()), error.retry_after or 0.0)  # noqa: S311 - spread, not secrecy
+        raise self.retry(exc=error, countdown=min(wait, policy.maximum), max_retries=policy.attempts - 1)
+
+    def _tell(self, outcome: str, began: float, subject: str | None, error: Exception | None) -> None:
+        events.emit(
+            events.JobFinished(
+                task=self.name,
+                task_id=self.request.id or "direct",
+                outcome=outcome,
+                seconds=time.monotonic() - began,
+                attempt=self.request.retries + 1,
+                error=_told(error),
+                subject=subject,
+            )
+        )
+
+
+def bridge_task(name: str) -> Callable[[Callable[[R], Any]], BridgeTask[R]]:
+    """Make a task of a function that takes one request model; `name` is what messages call it."""
+
+    def make(function: Callable[[R], Any]) -> BridgeTask[R]:
+        (parameter,) = inspect.signature(function).parameters.values()
+        make_task = app.task(name=name, base=BridgeTask, request_model=parameter.annotation)
+        return cast("BridgeTask[R]", make_task(function))
+
+    return make
+
+
+def _refuse_value(value: Any) -> NoReturn:
+    raise InvalidRequest("arguments", f"a {type(value).__name__} cannot be sent as JSON")
+
+
+def _check_correlation(headers: Mapping[str, Any] | None) -> None:
+    given = (headers or {}).get(HEADER)
+    if given is not None:
+        correlation.parse(given)
+
+
+def _subject(request: BaseModel) -> str | None:
+    """What a job is about, for logs: its file, its content, or its question."""
+    for name in ("file_path", "content", "context", "query", "start_node", "file_hash"):
+        value = getattr(request, name, None)
+        if value is not None:
+            return value if isinstance(value, str) else describe(value)
+    return None
+
+
+def _told(error: Exception | None) -> str | None:
+    """Our own errors are made to be shown; of any other only its name is."""
+    if error is None or isinstance(error, Retry):
+        return None
+    return str(error) if isinstance(error, BridgeError) else type(error).__name__

@@ -1,0 +1,36 @@
+"""Celery's signals in a worker: logging set up once, the runtime closed with its process, wrong pools refused.
+
+Handlers here must be quick and must not raise (Celery logs and swallows), but for `worker_init`, whose
+`SystemExit` is how a worker is kept from starting.
+"""
+
+from typing import Any
+
+from celery.signals import setup_logging, worker_init, worker_process_shutdown, worker_shutdown
+
+from bridge_tasks import runtime
+from bridge_tasks.observability import logs
+from bridge_tasks.settings import load
+
+_GREEN_POOLS = frozenset({"gevent", "eventlet"})
+
+
+@setup_logging.connect(dispatch_uid="bridge_tasks.logging", weak=False)
+def _configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
+    """Take logging over from Celery; `--loglevel` wins over the settings."""
+    log = load().log
+    logs.configure(loglevel or log.level, json_lines=log.json_lines)
+
+
+@worker_init.connect(dispatch_uid="bridge_tasks.pool", weak=False)
+def _refuse_green_pools(sender: Any, **_: Any) -> None:
+    """Monkey-patched sockets and locks are not what the blocking bottom was built and tested on."""
+    pool = getattr(sender.pool_cls, "__module__", "").rpartition(".")[2]
+    if pool in _GREEN_POOLS:
+        raise SystemExit(f"bridge_tasks does not run under -P {pool}: use prefork, threads or solo")
+
+
+@worker_process_shutdown.connect(dispatch_uid="bridge_tasks.close_child", weak=False)
+@worker_shutdown.connect(dispatch_uid="bridge_tasks.close", weak=False)
+def _close_runtime(**_: Any) -> None:
+    runtime.close()
