@@ -4,7 +4,9 @@
 on first use, so that `import bridge_tasks.clients` costs an asyncio program no Celery.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,12 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Bridge", "app", "workflows"]
 
-_HOMES = {"app": "bridge_tasks.app", "Bridge": "bridge_tasks.bridge"}
+
+class _Package(ModuleType):
+    """`app` is both a module and the application in it: as an attribute of the package, it is the application."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_module = name == "app" and isinstance(value, ModuleType)  # what the import system sets
+        super().__setattr__(name, value.app if is_module else value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name == "workflows":
-        return import_module("bridge_tasks.workflows")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    match name:
+        case "app":
+            return import_module("bridge_tasks.app").app
+        case "Bridge":
+            return import_module("bridge_tasks.bridge").Bridge
+        case "workflows":
+            return import_module("bridge_tasks.workflows")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

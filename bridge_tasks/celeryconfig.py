@@ -4,7 +4,7 @@ To change one, set the environment; to change what the environment does not reac
 a module that imports all of this and goes on (`celeryconfig.py` at the top of the repository is one).
 """
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from bridge_tasks.settings import load
 
@@ -20,7 +20,9 @@ task_serializer = result_serializer = "json"
 accept_content = result_accept_content = ["json"]
 
 task_default_queue = "bridge.metadata"
-task_queues = [Queue(name) for name in ("bridge.metadata", "bridge.onextree", "bridge.bulk")]
+task_queues = [
+    Queue(name, Exchange(name), routing_key=name) for name in ("bridge.metadata", "bridge.onextree", "bridge.bulk")
+]
 task_routes = {
     "bridge.get_intelligence": {"queue": "bridge.onextree"},
     "bridge.query_knowledge": {"queue": "bridge.onextree"},

@@ -29,6 +29,8 @@ DEFAULT_NAMESPACE = "omninode.services.metadata"
 _CONTENT_KINDS = frozenset({"inline", "file", "blob", "url"})
 """Pydantic names the chosen kind in an error's path; the message that the caller wrote has no such level."""
 
+_LONGEST_REASON = 300
+
 MAX_BATCH_ITEMS = 1000
 """Ours: the service has no limit, a message should."""
 
@@ -208,4 +210,6 @@ def refusal(error: ValidationError, *prefix: str) -> InvalidRequest:
     """Turn pydantic's error into ours: the first offending field and why, never its value."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = [str(part) for part in (*prefix, *first["loc"]) if part not in _CONTENT_KINDS]
-    return InvalidRequest(".".join(where) or "request", first["msg"].removeprefix("Value error, "))
+    reason = first["msg"].removeprefix("Value error, ")  # it may quote the input: keep it short and printable
+    printable = "".join(char if char.isprintable() else "?" for char in reason[:_LONGEST_REASON])
+    return InvalidRequest(".".join(where)[:_LONGEST_REASON] or "request", printable)

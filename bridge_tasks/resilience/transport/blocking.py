@@ -18,6 +18,13 @@ import httpx
 from bridge_tasks.resilience.transport.bottom import LIMITS, Body, Bottom, try_timeouts
 from bridge_tasks.resilience.transport.deadline import Clock
 
+_HTTPCORE = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+
 _try_ends: ContextVar[float] = ContextVar("bridge_try_ends", default=math.inf)
 
 
@@ -60,7 +67,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
                     body.add(chunk)
             finally:
                 incoming.close()
-        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except _HTTPCORE as error:
             raise _translated(error, request) from error
         finally:
             _try_ends.reset(token)
