@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from celery.canvas import Signature
 from celery.exceptions import TimeoutError as ResultTimeoutError
-from celery.result import AsyncResult
+from celery.result import AsyncResult, GroupResult
 
 from bridge_tasks import correlation
 from bridge_tasks.app import app
@@ -18,28 +18,26 @@ _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a job ended: with a `result`, or with an `error`."""
-
-    job: "Job"
-    result: Any = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
-    """A submitted piece of work. `id` is the id of its last task; `correlation_id` finds all of them."""
+    """A submitted piece of work: a task, a chain (whose id is its last task's), a chord or a group.
+
+    `correlation_id` finds all its tasks; None where the members of a group carry different ones.
+    """
 
     id: str
     correlation_id: str | None
+    handle: "AsyncResult[Any] | GroupResult" = field(repr=False, compare=False)
+    """Celery's own view of it."""
 
     @property
     def state(self) -> str:
-        """Celery's state: PENDING, RETRY, SUCCESS, FAILURE or REVOKED."""
-        return str(self._handle.state)
+        """Celery's word: PENDING, RETRY, SUCCESS, FAILURE or REVOKED."""
+        if isinstance(self.handle, GroupResult):
+            return "FAILURE" if self.handle.failed() else "SUCCESS" if self.handle.successful() else "PENDING"
+        return str(self.handle.state)
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the job and return its result.
+        """Wait for the job and return its result; a group's is the list of its members'.
 
         Args:
             timeout: seconds; None waits for ever.
@@ -49,17 +47,22 @@ class Job:
             TimeoutError: it has not ended yet.
         """
         try:
-            return self._handle.get(timeout=timeout)
+            return self.handle.get(timeout=timeout)
         except ResultTimeoutError:
             raise TimeoutError(f"job {self.id} has not ended after {timeout} s") from None
 
     def cancel(self) -> None:
-        """Have workers drop the job if it has not begun."""
-        self._handle.revoke()
+        """Have workers drop what has not begun."""
+        self.handle.revoke()
 
-    @property
-    def _handle(self) -> "AsyncResult[Any]":
-        return AsyncResult(self.id, app=app)
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: with a `result`, or with an `error`."""
+
+    job: Job
+    result: Any = None
+    error: Exception | None = None
 
 
 class Bridge:
@@ -70,20 +73,21 @@ class Bridge:
 
         Args:
             work: what `bridge_tasks.workflows` or a task's `.s(...)` built.
-            correlation_id: for work that carries none yet.
+            correlation_id: for steps that carry none yet; by default the one bound here, else a new one.
 
         Raises:
             InvalidRequest: an argument is wrong; nothing was sent.
             kombu.exceptions.OperationalError: the broker is out of reach.
         """
-        with correlation.bound(correlation_id):
-            carried = _carried(work) or correlation.ensure()
-            with correlation.bound(carried):
-                sent = work.apply_async()
-        return Job(str(sent.id), carried)
+        carried = set(_carried(work))
+        default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
+        with correlation.bound(default) as bound:
+            sent = work.apply_async()
+        ids = {cid or bound for cid in carried}
+        return Job(str(sent.id), ids.pop() if len(ids) == 1 else None, sent)
 
     def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Outcome]:
-        """Give each job's outcome as it ends, in that order; one poll of the backend serves all of them.
+        """Give each job's outcome as it ends, in that order; one poll of the backend serves all single jobs.
 
         Raises:
             TimeoutError: some have not ended after `timeout` seconds.
@@ -91,25 +95,44 @@ class Bridge:
         waiting = {job.id: job for job in jobs}
         ends = None if timeout is None else time.monotonic() + timeout
         while waiting:
-            for task_id, meta in _finished(list(waiting)):
-                yield _outcome(waiting.pop(task_id), meta)
+            for outcome in _ended(waiting):
+                del waiting[outcome.job.id]
+                yield outcome
             if waiting and ends is not None and time.monotonic() > ends:
                 raise TimeoutError(f"{len(waiting)} jobs have not ended after {timeout} s")
 
 
-def _carried(work: Signature[Any]) -> str | None:
-    """The correlation id that a builder put on the work's first step."""
-    steps = getattr(work, "tasks", None) or [work]
-    found = (steps[0].options.get("headers") or {}).get(HEADER)
-    return correlation.parse(found) if found is not None else None
+def _carried(work: Signature[Any]) -> Iterator[str | None]:
+    """The correlation id of every task in a canvas; None for one that has none yet."""
+    members = getattr(work, "tasks", None)
+    if members:
+        for member in members:
+            yield from _carried(member)
+    else:
+        found = (work.options.get("headers") or {}).get(HEADER)
+        yield correlation.parse(found) if found is not None else None
 
 
-def _finished(ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One round trip for many results; waits a moment where none is there."""
-    yield from app.backend.get_many(ids, interval=_POLL_SECONDS, max_iterations=1)  # type: ignore[attr-defined] # Redis's backend has it
+def _ended(waiting: dict[str, Job]) -> list[Outcome]:
+    """What has ended by now, found in one round trip; waits a moment where not everything has."""
+    groups = {job_id: job for job_id, job in waiting.items() if isinstance(job.handle, GroupResult)}
+    outcomes = [_group_outcome(job) for job in groups.values() if job.handle.ready()]
+    singles = waiting.keys() - groups.keys()
+    if not singles:
+        time.sleep(0 if outcomes else _POLL_SECONDS)
+        return outcomes
+    # get_many sleeps once between look-ups; Redis's backend has it, the abstract one does not.
+    known = app.backend.get_many(singles, interval=_POLL_SECONDS, max_iterations=1)  # type: ignore[attr-defined]
+    return outcomes + [_outcome(waiting[job_id], meta) for job_id, meta in known]
 
 
 def _outcome(job: Job, meta: dict[str, Any]) -> Outcome:
-    if meta["status"] == "SUCCESS":
-        return Outcome(job, result=meta["result"])
-    return Outcome(job, error=meta["result"])
+    succeeded = meta["status"] == "SUCCESS"
+    return Outcome(job, result=meta["result"]) if succeeded else Outcome(job, error=meta["result"])
+
+
+def _group_outcome(job: Job) -> Outcome:
+    try:
+        return Outcome(job, result=job.handle.get())
+    except Exception as error:  # noqa: BLE001 - whatever a member raised is the group's outcome
+        return Outcome(job, error=error)
