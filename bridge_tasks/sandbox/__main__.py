@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from bridge_tasks.sandbox import metadata_service, onextree_service
-from bridge_tasks.sandbox.server import SandboxServer, serve_until_signalled
+from bridge_tasks.sandbox.server import HOST, SandboxServer, serve_until_signalled
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,12 +21,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dialect", choices=("service", "guide"), default="service")
     parser.add_argument("--tree", type=Path, help="the directory that OnexTree indexes")
     parser.add_argument("--database", type=Path, help="a SQLite file for the stamps; default: in memory")
+    parser.add_argument("--host", default=HOST, help="another address to listen on: 0.0.0.0 in a container")
     options = parser.parse_args(arguments)
     try:
         metadata = SandboxServer(
-            metadata_service.create_app(options.dialect, options.database or ":memory:"), options.metadata_port
+            metadata_service.create_app(options.dialect, options.database or ":memory:"),
+            options.metadata_port,
+            options.host,
         )
-        onextree = SandboxServer(onextree_service.create_app(options.dialect, options.tree), options.onextree_port)
+        onextree = SandboxServer(
+            onextree_service.create_app(options.dialect, options.tree), options.onextree_port, options.host
+        )
     except (OSError, ValueError) as error:
         parser.error(f"cannot start: {error}")
 

@@ -1,6 +1,6 @@
 """Serve applications on ports of 127.0.0.1: in a thread for tests, several in one process for the command line.
 
-Never listens on another address. Owns the listening socket, so it can refuse connections without losing the port.
+Never listens on another address unless told to, as in a container. Owns the listening socket, so it can refuse connections without losing the port.
 """
 
 import asyncio
@@ -37,8 +37,9 @@ class SandboxServer(uvicorn.Server):
         OSError: the port is taken.
     """
 
-    def __init__(self, app: ASGIApp, port: int = 0) -> None:
-        self._listeners = [_bound(port)]
+    def __init__(self, app: ASGIApp, port: int = 0, host: str = HOST) -> None:
+        self._host = host
+        self._listeners = [_bound(host, port)]
         self.port: int = self._listeners[0].getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
         self._stopping = asyncio.Event()
@@ -106,7 +107,7 @@ class SandboxServer(uvicorn.Server):
             server.close()
         self._listeners[0].close()
         # Bound but not listening: the kernel refuses connections, and nobody can take the port meanwhile.
-        self._listeners[0] = _bound(self.port)
+        self._listeners[0] = _bound(self._host, self.port)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         self._reopening = asyncio.create_task(self._reopen_after(seconds))
@@ -172,12 +173,12 @@ def _wait_until_started(server: SandboxServer, thread: threading.Thread) -> None
         time.sleep(_POLL_SECONDS)
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     # asyncio turns Nagle's algorithm off only on sockets that name their protocol; with it, answers take 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except OSError:
         listener.close()
         raise
