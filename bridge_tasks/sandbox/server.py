@@ -1,6 +1,7 @@
 """Serve applications on ports of 127.0.0.1: in a thread for tests, several in one process for the command line.
 
-Never listens on another address unless told to, as in a container. Owns the listening socket, so it can refuse connections without losing the port.
+Never listens on another address unless told to, as in a container. Owns the listening socket, so it can refuse
+connections without losing the port.
 """
 
 import asyncio
