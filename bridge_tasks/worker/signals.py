@@ -4,6 +4,7 @@ Handlers here must be quick and must not raise (Celery logs and swallows), but f
 `SystemExit` is how a worker is kept from starting.
 """
 
+import logging
 from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_process_shutdown, worker_shutdown
@@ -17,9 +18,10 @@ _GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
 @setup_logging.connect(dispatch_uid="bridge_tasks.logging", weak=False)
 def _configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
-    """Take logging over from Celery; `--loglevel` wins over the settings."""
+    """Take logging over from Celery; `--loglevel` wins over the settings (WARNING: Celery was given none)."""
     log = load().log
-    logs.configure(loglevel or log.level, json_lines=log.json_lines)
+    given = loglevel if loglevel not in (None, logging.WARNING, "WARNING") else None
+    logs.configure(given or log.level, json_lines=log.json_lines)
 
 
 @worker_init.connect(dispatch_uid="bridge_tasks.pool", weak=False)
