@@ -13,7 +13,7 @@ from celery.signals import before_task_publish, task_postrun, task_prerun
 
 from bridge_tasks import correlation, messages
 
-app = Celery("bridge_tasks")
+app = Celery("bridge_tasks", amqp=messages.UntellingAMQP)
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE", "bridge_tasks.celeryconfig"))
 app.set_default()
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined] # absent from the stubs
 from celery.canvas import Signature
 from celery.exceptions import TimeoutError as ResultTimeoutError
 from celery.result import AsyncResult, GroupResult
+from kombu.exceptions import OperationalError
 
 from bridge_tasks import correlation
 from bridge_tasks.app import app
@@ -77,12 +79,12 @@ class Bridge:
 
         Raises:
             InvalidRequest: an argument is wrong; nothing was sent.
-            kombu.exceptions.OperationalError: the broker is out of reach.
+            kombu.exceptions.OperationalError: the broker, or the result backend, is out of reach.
         """
         carried = set(_carried(work))
         default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
         with correlation.bound(default) as bound:
-            sent = work.apply_async()
+            sent = _sent(work)
         ids = {cid or bound for cid in carried}
         return Job(str(sent.id), ids.pop() if len(ids) == 1 else None, sent)
 
@@ -100,6 +102,15 @@ class Bridge:
                 yield outcome
             if waiting and ends is not None and time.monotonic() > ends:
                 raise TimeoutError(f"{len(waiting)} jobs have not ended after {timeout} s")
+
+
+def _sent(work: Signature[Any]) -> Any:
+    try:
+        return work.apply_async()
+    except RuntimeError as error:
+        if str(error) == E_RETRY_LIMIT_EXCEEDED:
+            raise OperationalError("the result backend is out of reach; nothing was sent") from error
+        raise
 
 
 def _carried(work: Signature[Any]) -> Iterator[str | None]:

@@ -12,6 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
+from bridge_tasks.errors import InvalidRequest
+
 T = TypeVar("T")
 
 DEFAULT_MAX_ENTRIES = 1000
@@ -96,8 +98,11 @@ class LocalCache:
         return orjson.loads(packed)
 
     async def put(self, key: str, value: Any, ttl: float) -> None:
-        """Keep `value` for `ttl` seconds."""
-        entry = CacheEntry(orjson.dumps(value), ttl, clock=self._clock)
+        """Keep `value` for `ttl` seconds; one that cannot be packed (a number beyond 64 bits, say) is let go."""
+        try:
+            entry = CacheEntry(orjson.dumps(value), ttl, clock=self._clock)
+        except orjson.JSONEncodeError:
+            return
         with self._lock:
             self._entries.pop(key, None)
             self._entries[key] = entry
@@ -132,6 +137,13 @@ class NullCache:
 
 
 def cache_key(endpoint: str, params: Mapping[str, Any] | None = None) -> str:
-    """Name a question: SHA-256 (hex) over the endpoint and the canonical JSON of its parameters."""
-    canonical = orjson.dumps([endpoint, params or {}], option=orjson.OPT_SORT_KEYS, default=str)
+    """Name a question: SHA-256 (hex) over the endpoint and the canonical JSON of its parameters.
+
+    Raises:
+        InvalidRequest: a parameter cannot be JSON.
+    """
+    try:
+        canonical = orjson.dumps([endpoint, params or {}], option=orjson.OPT_SORT_KEYS, default=str)
+    except orjson.JSONEncodeError:
+        raise InvalidRequest("params", "hold a number or text that JSON cannot carry") from None
     return hashlib.sha256(canonical).hexdigest()

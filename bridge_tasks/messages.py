@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celery import current_task
+from celery.app.amqp import AMQP
 from pydantic import TypeAdapter, ValidationError
 
 from bridge_tasks import correlation
@@ -21,19 +22,31 @@ _EMBEDDED = ("callbacks", "errbacks", "chain")
 _TOLD = ("file_path", "file_hash", "namespace", "context", "query", "start_node")
 """Arguments that people look for. No other one is shown: a field that nobody thought of stays hidden."""
 
+_UNTOLD = "(…)"
+
 _content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
+
+
+class UntellingAMQP(AMQP):
+    """Celery's own, except that `task-sent` shows no argument of ours: it is written before `furnish` runs."""
+
+    def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> Any:
+        """Build the message; what `furnish` puts in the place of the arguments, `task-received` will show."""
+        if name.startswith(OUR_TASKS):
+            options |= {"argsrepr": _UNTOLD, "kwargsrepr": _UNTOLD}
+        return super().as_task_v2(task_id, name, *args, **options)
 
 
 def furnish(headers: dict[str, Any], body: Any, **_: Any) -> None:
     """Receive `before_task_publish`: write the id and the description into the headers, the id into successors."""
-    cid = _usable(headers.get(HEADER)) or _inherited() or _usable(headers.get("group")) or correlation.ensure()
+    arguments, keywords, embedded = body
+    cid = _usable(headers.get(HEADER)) or _inherited() or _group_of(headers, embedded) or correlation.ensure()
     headers[HEADER] = cid
     if isinstance(headers.get("headers"), dict):  # Sentry's integration nests a copy, which then wins
         headers["headers"][HEADER] = cid
-    arguments, keywords, embedded = body
     _mark_successors(embedded, cid)
     if str(headers.get("task", "")).startswith(OUR_TASKS):
-        headers["argsrepr"] = "(…)" if arguments else "()"
+        headers["argsrepr"] = _UNTOLD if arguments else "()"
         headers["kwargsrepr"] = summary(keywords, cid)
 
 
@@ -57,6 +70,12 @@ def _inherited() -> str | None:
     """The id of the work that publishes this: the running task's, or the one bound by the caller."""
     carried = correlation_of(current_task.request) if current_task else None  # type: ignore[truthy-bool] # a proxy
     return carried or correlation.current()
+
+
+def _group_of(headers: Mapping[str, Any], embedded: Mapping[str, Any]) -> str | None:
+    """The group that this task, or the chain it begins, is a member of: all that its members have in common."""
+    last = (embedded.get("chain") or [{}])[0]  # Celery keeps the steps to come in reverse
+    return _usable(headers.get("group")) or _usable((last.get("options") or {}).get("group_id"))
 
 
 def _usable(value: Any) -> str | None:

@@ -5,12 +5,15 @@ job above; here a failure is an error and nothing is swallowed.
 """
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
+
+from pydantic import ValidationError
 
 from bridge_tasks.clients.metadata_stamping_client import AsyncMetadataStampingClient
 from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient, IntelligenceResult
 from bridge_tasks.content import ContentStore, Opened
-from bridge_tasks.errors import BridgeError, ContentUnavailable
+from bridge_tasks.errors import BridgeError, ClientError, ContentUnavailable
 from bridge_tasks.models import requests as ask
 from bridge_tasks.models.content import ContentRef
 from bridge_tasks.models.requests import BatchItem
@@ -154,7 +157,10 @@ async def _health(client: AsyncMetadataStampingClient | AsyncOnexTreeClient) -> 
 async def _hash(services: Services, opened: Opened, namespace: str) -> Hashed:
     answer = await services.metadata.generate_hash(opened.file, namespace)
     known = {"file_size_bytes": opened.size, **answer}
-    return Hashed(**{key: known[key] for key in Hashed.model_fields if key in known})
+    try:
+        return Hashed(**{key: known[key] for key in Hashed.model_fields if key in known})
+    except ValidationError as error:
+        raise ClientError("Hash generation failed: the answer has an unknown shape") from error
 
 
 def _enriched(answer: IntelligenceResult, context: str, hashed: Hashed | None) -> Enriched:
@@ -214,8 +220,9 @@ async def _text(services: Services, content: ContentRef) -> str:
 async def _registered(services: Services, request: ask.ValidateStamp, text: str) -> dict[str, Any] | None:
     """The service's stamp for this content: by the hash of its cleaned text, or of the bytes as they are."""
     for candidate in dict.fromkeys((clean(text), text)):
-        hashed = await services.metadata.generate_hash(candidate.encode(), request.namespace or "default")
-        row = await services.metadata.get_stamp(hashed["hash"], request.namespace)
+        raw = candidate.encode()
+        hashed = await _hash(services, Opened(BytesIO(raw), len(raw)), request.namespace or "default")
+        row = await services.metadata.get_stamp(hashed.hash, request.namespace)
         if row is not None:
             return row
     return None

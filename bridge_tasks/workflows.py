@@ -62,7 +62,7 @@ def stamp_file(
     ).model_dump(mode="json", exclude_none=True)
     content, namespace = job.pop("content"), job.pop("namespace")
     steps = chain(
-        generate_hash.s(content=content, namespace=namespace),
+        generate_hash.si(content=content, namespace=namespace),  # in a longer chain, it takes nothing before it
         get_intelligence.s(context=job.pop("context"), fallback=fallback),
         create_stamp.s(content=content, namespace=namespace, **job),
     )
@@ -74,7 +74,7 @@ def stamp_file_job(
 ) -> Signature[Any]:
     """Build the same job as one message: cheaper, and with less to see. Arguments as `stamp_file`."""
     job = stamp_request(source, context=context, **fields)
-    return correlated(stamp_file_task.s(**job.model_dump(mode="json", exclude_none=True)), correlation_id)
+    return correlated(stamp_file_task.si(**job.model_dump(mode="json", exclude_none=True)), correlation_id)
 
 
 def stamp_request(source: Source, *, file_path: str | None = None, **fields: Any) -> StampFile:

@@ -14,7 +14,7 @@ import httpx
 
 from bridge_tasks import correlation
 from bridge_tasks.clients.envelope import SUCCESS, Complaint, complaint, is_envelope
-from bridge_tasks.errors import CircuitBreakerError, ClientError, ServiceUnavailableError
+from bridge_tasks.errors import BridgeError, ClientError, ServiceUnavailableError
 from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
 from bridge_tasks.resilience.policy.retry import RETRYABLE_STATUSES, RetryConfig, retry_after
@@ -29,6 +29,9 @@ AsgiApp = Callable[..., Awaitable[None]]
 
 # What httpx, a socket or a malformed address may raise. Anything else (a soft time limit, say) passes through.
 _FOREIGN = (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError, ExceptionGroup)
+
+SLOWEST_BYTES_PER_SECOND = 8 * 1024 * 1024
+"""A service that takes a large body more slowly than this counts as hung: 500 MiB get a minute on top."""
 
 DUMMY_HOST = "http://in-process"
 """Stands in the URL when an `app` is called in this process and no base URL was given."""
@@ -50,7 +53,7 @@ class BaseServiceClient(ABC):
         bottom: how I/O is done; asyncio by default. Tasks use the blocking one.
     """
 
-    HEALTHY: ClassVar[frozenset[str]] = frozenset({"healthy", "ok"})
+    HEALTHY: ClassVar[tuple[str, ...]] = ("healthy", "ok")
     """The words of a service that can work."""
 
     def __init__(
@@ -158,13 +161,10 @@ class BaseServiceClient(ABC):
         if body.get("status") not in accept:
             data = body.get("data")
             said = complaint(body)
-            self._error_count += 1
-            raise ClientError(
+            raise self._failed(
                 f"{failure}: {str(said) or 'the service gave no reason'}",
-                None,
-                said.code,
-                None,
-                data if isinstance(data, dict) else None,
+                code=said.code,
+                data=data if isinstance(data, dict) else None,
             )
         return body
 
@@ -178,6 +178,7 @@ class BaseServiceClient(ABC):
         idempotent: bool = True,
         expected: frozenset[int] = frozenset(),
         tolerated: Collection[int] = (),
+        body_bytes: int = 0,
         headers: Mapping[str, str] | None = None,
         **payload: Any,
     ) -> httpx.Response:
@@ -191,24 +192,30 @@ class BaseServiceClient(ABC):
             idempotent: whether it may be sent again when nobody knows if it arrived.
             expected: statuses that say nothing bad of the service's health here.
             tolerated: error statuses that are returned, not raised.
+            body_bytes: size of what is sent, where it may be large: the call gets more time for it.
             headers: the caller's; our own two win.
             payload: `params`, `json` or `files`, handed on.
         """
         if self._http_client is None:
             await self.initialize()
         assert self._http_client is not None  # noqa: S101 - initialize() opened it; for the type checker
+        sent = self._headers(correlation_id, headers)
         self._request_count += 1
         try:
             response = await self._http_client.request(
                 method=method,
                 url=f"{self.base_url}{endpoint}",
-                headers=self._headers(correlation_id, headers),
-                extensions={EXTENSION: Call(self.service_name, operation, idempotent, expected)},
+                headers=sent,
+                extensions={
+                    EXTENSION: Call(
+                        self.service_name, operation, idempotent, expected, body_bytes / SLOWEST_BYTES_PER_SECOND
+                    )
+                },
                 **payload,
             )
             if response.status_code not in tolerated:
                 response.raise_for_status()
-        except CircuitBreakerError:
+        except BridgeError:  # ours already: the circuit is open, or the request holds what JSON cannot carry
             self._error_count += 1
             raise
         except _FOREIGN as error:
@@ -257,9 +264,20 @@ class BaseServiceClient(ABC):
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            self._error_count += 1
-            raise ClientError(f"{failure}: {self.service_name} answered something other than a JSON object")
+            raise self._failed(f"{failure}: {self.service_name} answered something other than a JSON object")
         return body
+
+    def _failed(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> ClientError:
+        """Count an answer that came and is an error all the same, and put it in words."""
+        self._error_count += 1
+        return ClientError(message, status, code, None, data)
 
 
 def data_of(body: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-SUCCESS = frozenset({"success"})
-SUCCESS_OR_PARTIAL = frozenset({"success", "partial"})
+# Tuples: whether a status is in one is asked of anything a service may say, hashable or not.
+SUCCESS = ("success",)
+SUCCESS_OR_PARTIAL = ("success", "partial")
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{2,63}")
 _LONGEST_MESSAGE = 200
@@ -66,7 +67,8 @@ def _first_violation(violations: list[Any]) -> Complaint:
     """FastAPI's list: where and why, never its `input`."""
     for violation in violations:
         if isinstance(violation, dict):
-            where = ".".join(str(part) for part in violation.get("loc", ()))
+            loc = violation.get("loc")
+            where = ".".join(map(str, loc)) if isinstance(loc, list) else "request"
             return Complaint(message=_words(f"{where}: {violation.get('msg', 'invalid')}"))
     return Complaint()
 

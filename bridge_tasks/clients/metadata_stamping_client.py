@@ -5,13 +5,14 @@ a superset that both take, answers the union of both shapes' keys. This client g
 cannot do what was asked, its refusal is the caller's error.
 """
 
+import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 from urllib.parse import quote
 from uuid import UUID
 
 import httpx
-from pydantic_core import to_jsonable_python
 
 from bridge_tasks.clients.base_client import AsgiApp, BaseServiceClient, data_of
 from bridge_tasks.clients.envelope import SUCCESS_OR_PARTIAL, complaint, is_envelope, is_router_404
@@ -19,6 +20,7 @@ from bridge_tasks.clients.stamping_answers import (
     batch_answer,
     batch_item,
     hash_answer,
+    plain_json,
     row_answer,
     stamp_answer,
     validation_answer,
@@ -32,6 +34,7 @@ API_PREFIX = "/api/v1/metadata-stamping"
 
 _ABSENT_STAMP = frozenset({httpx.codes.BAD_REQUEST.value, httpx.codes.NOT_FOUND.value})
 _NO_STAMP_CODES = frozenset({"STAMP_NOT_FOUND", "STAMP_NOT_FOUND_IN_NAMESPACE", "INVALID_HASH_FORMAT"})
+_NO_LOOK_UP = "Stamp retrieval failed"
 _CRASH = frozenset({httpx.codes.INTERNAL_SERVER_ERROR.value})
 
 
@@ -43,7 +46,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
     is open. Further keywords of the constructor: see `BaseServiceClient`.
     """
 
-    HEALTHY = BaseServiceClient.HEALTHY | {"degraded"}
+    HEALTHY = (*BaseServiceClient.HEALTHY, "degraded")
     """A degraded engine (a probe hash took 5 ms) still hashes and stamps."""
 
     def __init__(
@@ -79,8 +82,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         """
         if isinstance(file_data, bytearray | memoryview):
             file_data = bytes(file_data)
-        if not isinstance(file_data, bytes) and not hasattr(file_data, "seek"):
-            raise InvalidRequest("file_data", "must be bytes or an open binary file that can seek")
+        size = _size_of(file_data)
         body = await self._ask(
             "generate_hash",
             "POST",
@@ -89,6 +91,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             correlation_id=correlation_id,
             params={"namespace": namespace},
             files={"file": ("data", file_data, "application/octet-stream")},
+            body_bytes=size,
         )
         return hash_answer(data_of(body))
 
@@ -121,7 +124,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             `stamp_id`, `file_hash`, `requested_hash`, `namespace`, and what else the service says
             (`stamp`, `stamped_content`, `created_at`, `version`, ...).
         """
-        plain = to_jsonable_python(dict(stamp_data))
+        plain = plain_json(stamp_data, "stamp_data")
         request = {
             "file_hash": file_hash,
             "file_path": file_path,
@@ -140,6 +143,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             failure="Stamp creation failed",
             correlation_id=correlation_id,
             json=request,
+            body_bytes=len(content or ""),
         )
         return stamp_answer(data_of(body), body.get("metadata"), requested_hash=file_hash)
 
@@ -156,12 +160,19 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             params={"namespace": namespace} if namespace else None,
             tolerated=_ABSENT_STAMP,
         )
-        body = self._json(response, "Stamp retrieval failed")
+        body = self._json(response, _NO_LOOK_UP)
+        if body.get("status") == "success":
+            return row_answer(data_of(body))
+        status = response.status_code
         if is_router_404(body):
-            raise ClientError(f"Stamp retrieval failed: {self.service_name} has no such route: check its URL", 404)
-        if response.status_code in _ABSENT_STAMP and complaint(body).code not in _NO_STAMP_CODES | {None}:
-            raise ClientError(f"Stamp retrieval failed: {complaint(body)}", response.status_code)
-        return row_answer(data_of(body)) if body.get("status") == "success" else None
+            raise self._failed(
+                f"{_NO_LOOK_UP}: {self.service_name} has no such route: check its URL", status=status
+            )
+        said = complaint(body)
+        absent = said.code in _NO_STAMP_CODES or (said.code is None and body.get("status") == "error")
+        if status in _ABSENT_STAMP and not absent:
+            raise self._failed(f"{_NO_LOOK_UP}: HTTP {status} {said}", status=status, code=said.code)
+        return None
 
     async def validate_stamp(
         self,
@@ -191,6 +202,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
                 accept=SUCCESS_OR_PARTIAL,
                 correlation_id=correlation_id,
                 json=request,
+                body_bytes=len(content),
                 expected=_CRASH if bare else frozenset(),
             )
         except ClientError as error:
@@ -251,7 +263,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             InvalidRequest: an item lacks a field, or lacks content that this service is known to need.
             ClientError: every item failed; `data` holds the results.
         """
-        await self._find_prefix()
+        await self._find_prefix("batch_create_stamps", correlation_id)
         needs_content = bool(self._prefix) or self.base_url.endswith(API_PREFIX)
         prepared = [batch_item(item, index, namespace, needs_content) for index, item in enumerate(items)]
         body = await self._ask(
@@ -291,17 +303,21 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         return data_of(body) if is_envelope(body) else body
 
     async def _request(self, operation: str, method: str, endpoint: str, **options: Any) -> httpx.Response:
-        if operation != "find_prefix":
-            await self._find_prefix()
+        await self._find_prefix(operation, options.get("correlation_id"))
         return await super()._request(operation, method, f"{self._prefix or ''}{endpoint}", **options)
 
-    async def _find_prefix(self) -> None:
-        """Ask once per opened pool where the routes are; anything but "no such route" means they are there."""
+    async def _find_prefix(self, operation: str, correlation_id: UUID | str | None) -> None:
+        """Ask once per opened pool where the routes are; anything but "no such route" means they are there.
+
+        The question is part of the operation that needs the answer, and fails under its name.
+        """
         if self._http_client is None:
             await self.initialize()
         if self._prefix is not None:
             return
-        response = await self._request("find_prefix", "GET", f"{API_PREFIX}/health", tolerated=range(400, 500))
+        response = await super()._request(
+            operation, "GET", f"{API_PREFIX}/health", correlation_id=correlation_id, tolerated=range(400, 500)
+        )
         self._prefix = "" if response.status_code == httpx.codes.NOT_FOUND else API_PREFIX
 
     async def _validate_connection(self) -> bool:
@@ -314,3 +330,14 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         if status == "success" and isinstance(body.get("data"), dict):
             status = body["data"].get("status")
         return status in self.HEALTHY
+
+
+def _size_of(data: bytes | IO[bytes]) -> int:
+    if isinstance(data, bytes):
+        return len(data)
+    try:
+        if not isinstance(data, io.TextIOBase):
+            return data.seek(0, os.SEEK_END)  # httpx rewinds before it sends
+    except (AttributeError, OSError, ValueError):  # no file at all; a pipe; a closed file
+        pass
+    raise InvalidRequest("file_data", "must be bytes or an open binary file that can seek")

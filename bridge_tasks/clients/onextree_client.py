@@ -5,8 +5,8 @@ cached. Only intelligence has a fallback: a stamp can do without it, a query can
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -26,9 +26,11 @@ from bridge_tasks.errors import ClientError
 from bridge_tasks.models.onextree import ConfidenceLevel, ConfidenceScore, IntelligenceResult
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
 
+T = TypeVar("T")
+
 __all__ = ["AsyncOnexTreeClient", "CacheEntry", "ConfidenceLevel", "ConfidenceScore", "IntelligenceResult"]
 
-_EMERGENCY_ANALYSES = frozenset({"minimal", "error_fallback"})
+_EMERGENCY_ANALYSES = ("minimal", "error_fallback")
 """What the service calls an answer that it gave without a tree, or after a crash, at HTTP 200."""
 
 
@@ -103,15 +105,15 @@ class AsyncOnexTreeClient(BaseServiceClient):
             "include_relationships": include_relationships,
         }
         try:
-            data = await self._cached(
+            result = await self._cached(
                 "get_intelligence",
                 "/intelligence",
                 question,
                 "Intelligence retrieval failed",
+                self._understood,
                 correlation_id=correlation_id,
                 use_cache=use_cache,
             )
-            result = self._understood(data)
         except ClientError as error:
             if not enable_fallback:
                 raise
@@ -135,6 +137,7 @@ class AsyncOnexTreeClient(BaseServiceClient):
             "/knowledge/query",
             {"query": query, "max_depth": max_depth, "filters": filters},
             "Knowledge query failed",
+            dict,
             correlation_id=correlation_id,
             use_cache=use_cache,
         )
@@ -153,6 +156,7 @@ class AsyncOnexTreeClient(BaseServiceClient):
             "/tree/navigate",
             {"start_node": start_node, "direction": direction, "max_nodes": max_nodes},
             "Tree navigation failed",
+            dict,
             correlation_id=correlation_id,
             use_cache=use_cache,
         )
@@ -186,11 +190,12 @@ class AsyncOnexTreeClient(BaseServiceClient):
         endpoint: str,
         question: dict[str, Any],
         failure: str,
+        read: Callable[[dict[str, Any]], T],
         *,
         correlation_id: UUID | str | None,
         use_cache: bool,
-    ) -> dict[str, Any]:
-        """Answer from the cache, or ask and keep what is worth keeping."""
+    ) -> T:
+        """Answer from the cache, or ask and keep what is worth keeping: what can be read, and no emergency."""
         key = self._get_cache_key(endpoint, question)
         if use_cache and self.enable_cache:
             known = await self._cache.get(key)
@@ -198,14 +203,15 @@ class AsyncOnexTreeClient(BaseServiceClient):
             self._cache_misses += known is None
             events.emit(events.CacheAnswered(self.service_name, operation, known is not None))
             if isinstance(known, dict):
-                return known
+                return read(known)
         body = await self._ask(
             operation, "POST", endpoint, failure=failure, correlation_id=correlation_id, json=question
         )
         data = data_of(body)
+        answer = read(data)
         if not _is_emergency(data):
             await self._cache.put(key, data, self.cache_ttl)
-        return data
+        return answer
 
     def _get_cache_key(self, endpoint: str, params: Mapping[str, Any] | None = None) -> str:
         """Name a question, whatever the order of its parameters."""
@@ -226,7 +232,7 @@ class AsyncOnexTreeClient(BaseServiceClient):
         try:
             answer = IntelligenceResult(**parts, degraded=_is_emergency(data))
         except ValidationError as error:
-            raise ClientError("Intelligence retrieval failed: the answer has an unknown shape") from error
+            raise self._failed("Intelligence retrieval failed: the answer has an unknown shape") from error
         answer.confidence = self._calculate_confidence(
             answer.intelligence, answer.patterns, answer.relationships, answer.metadata
         )

@@ -23,6 +23,19 @@ def _same(data: dict[str, Any], *keys: str) -> dict[str, Any]:
     return data if known is None else {**dict.fromkeys(keys, known), **data}
 
 
+def plain_json(value: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Turn models, UUIDs and dates inside `value` into plain JSON.
+
+    Raises:
+        InvalidRequest: it holds something else, or itself.
+    """
+    try:
+        plain: dict[str, Any] = to_jsonable_python(dict(value))
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRequest(field, "must be a JSON object, without cycles") from None
+    return plain
+
+
 def hash_answer(data: dict[str, Any]) -> dict[str, Any]:
     """Row 4: `hash` and `file_hash`."""
     return _same(data, "hash", "file_hash")
@@ -74,7 +87,7 @@ def batch_item(item: Mapping[str, Any], index: int, namespace: str, needs_conten
         raise InvalidRequest(f"items.{index}.{missing}", "is required")
     if needs_content and item.get("content") is None:
         raise InvalidRequest(f"items.{index}.content", "is required: this service stamps content, not hashes")
-    plain: dict[str, Any] = to_jsonable_python(dict(item))
+    plain = plain_json(item, f"items.{index}")
     plain = {"content_type": None, **plain, "namespace": plain.get("namespace") or namespace}
     plain["id"] = str(plain.get("id") or f"item_{index}")
     plain["metadata"] = plain["stamp_data"]

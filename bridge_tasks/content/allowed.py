@@ -24,7 +24,7 @@ def file_content(path: str | os.PathLike[str], settings: ContentSettings) -> Fil
         InvalidRequest: it is missing, unreadable, not a regular file, too large or outside the allowed roots.
     """
     try:
-        real = Path(path).resolve()
+        real = real_path(path)
         content = FileContent(path=str(real), size=real.stat().st_size if real.is_file() else None)
     except ValidationError as error:
         raise refusal(error, "content") from None
@@ -54,7 +54,7 @@ def vet(content: ContentRef, settings: ContentSettings) -> None:
 
 
 def _vet_file(content: FileContent, settings: ContentSettings) -> None:
-    real = Path(content.path).resolve()
+    real = real_path(content.path)
     root = root_of(real, settings)
     if content.size is not None and content.size > settings.max_bytes:
         raise InvalidRequest("content.size", f"is {content.size} bytes; at most {settings.max_bytes} are hashed")
@@ -70,6 +70,11 @@ def _vet_file(content: FileContent, settings: ContentSettings) -> None:
         raise InvalidRequest("content.path", f"is {found.st_size} bytes; at most {settings.max_bytes} are hashed")
     if not os.access(real, os.R_OK):
         raise InvalidRequest("content.path", "is not readable")
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Follow all links; one that leads to itself is left for `stat` to refuse (`Path.resolve` raises on it)."""
+    return Path(os.path.realpath(path))
 
 
 def root_of(real: Path, settings: ContentSettings) -> Path:

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from bridge_tasks.content.allowed import root_of, why
+from bridge_tasks.content.allowed import real_path, root_of, why
 from bridge_tasks.content.opened import Opened
 from bridge_tasks.errors import ContentUnavailable
 from bridge_tasks.models.content import FileContent
@@ -21,12 +21,11 @@ def open_file(content: FileContent, settings: ContentSettings) -> Opened:
         InvalidRequest: it lies outside the allowed roots.
         ContentUnavailable: it is gone, unreadable, too large, or not what it was when the job was made.
     """
-    real = Path(content.path).resolve()
+    real = real_path(content.path)
     try:
         descriptor = os.open(real, _NO_LINK)
     except OSError as error:
         raise ContentUnavailable(f"{content.path} {why(error)}") from error
-    file = os.fdopen(descriptor, "rb")
     try:
         held = os.fstat(descriptor)
         _same_file(real, held, settings)
@@ -34,17 +33,21 @@ def open_file(content: FileContent, settings: ContentSettings) -> Opened:
             raise ContentUnavailable(f"{content.path} is larger than the {settings.max_bytes} bytes allowed")
         if content.size is not None and held.st_size != content.size:
             raise ContentUnavailable(f"{content.path} has changed since the job was made")
+        return Opened(os.fdopen(descriptor, "rb"), held.st_size)
     except BaseException:
-        file.close()
+        os.close(descriptor)
         raise
-    return Opened(file, held.st_size)
 
 
 def _same_file(path: Path, held: os.stat_result, settings: ContentSettings) -> None:
     """Check that what is open is a regular file, still at that place: a directory may have become a link."""
     if not stat.S_ISREG(held.st_mode):
         raise ContentUnavailable(f"{path} is not a regular file")
-    again = path.resolve()
+    again = real_path(path)
     root_of(again, settings)
-    if not os.path.samestat(again.stat(), held):
+    try:
+        same = os.path.samestat(again.stat(), held)
+    except OSError:
+        same = False
+    if not same:
         raise ContentUnavailable(f"{path} was moved while it was opened")

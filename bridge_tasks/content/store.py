@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any, Protocol
 
 import httpx
+from redis.exceptions import RedisError
 
 from bridge_tasks.content.allowed import vet
 from bridge_tasks.content.files import open_file
@@ -63,7 +64,7 @@ class ContentStore:
         Raises:
             InvalidRequest: it may not be read.
             ContentUnavailable: it is gone, unreadable, or not what it was.
-            ServiceUnavailableError: its host is out of reach for now.
+            ServiceUnavailableError: its host, or Redis, is out of reach for now.
         """
         vet(content, self.settings)
         match content:
@@ -81,13 +82,12 @@ class ContentStore:
 
         Raises:
             InvalidRequest: they exceed `max_blob_bytes`.
+            ServiceUnavailableError: Redis is out of reach for now.
         """
         if len(raw) > self.settings.max_blob_bytes:
             raise InvalidRequest("content", f"is {len(raw)} bytes; a blob ends at {self.settings.max_blob_bytes}")
         blob = BlobContent(key=secrets.token_hex(16), size=len(raw))
-        await self._redis.execute_command(
-            "SET", BLOB_PREFIX + blob.key, raw, "PX", int(self.settings.blob_ttl * 1000)
-        )
+        await self._command("SET", BLOB_PREFIX + blob.key, raw, "PX", int(self.settings.blob_ttl * 1000))
         return blob
 
     async def close(self) -> None:
@@ -95,12 +95,18 @@ class ContentStore:
         await self._web.aclose()
 
     async def _open_blob(self, blob: BlobContent) -> Opened:
-        raw = await self._redis.execute_command("GET", BLOB_PREFIX + blob.key)
+        raw = await self._command("GET", BLOB_PREFIX + blob.key)
         if not isinstance(raw, bytes):
             raise ContentUnavailable("the blob has expired")
         if len(raw) != blob.size:
             raise ContentUnavailable("the blob is not what was put there")
         return Opened(BytesIO(raw), len(raw))
+
+    async def _command(self, *arguments: Any) -> Any:
+        try:
+            return await self._redis.execute_command(*arguments)
+        except RedisError as error:
+            raise ServiceUnavailableError("the Redis that keeps blobs is out of reach") from error
 
     async def _fetch(self, content: UrlContent) -> Opened:
         file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by Opened, or below

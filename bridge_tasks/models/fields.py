@@ -20,7 +20,7 @@ MAX_JSON_DEPTH = 32
 class Frozen(BaseModel):
     """A value: immutable, and nothing but its declared fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def refuse(kind: str, reason: str) -> PydanticCustomError:

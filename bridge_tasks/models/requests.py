@@ -4,9 +4,11 @@ A task's keyword arguments are its request's fields. What comes from the step be
 one positional argument and is taken in by `following`; a task that takes nothing says so.
 """
 
-from typing import Annotated, Any, Self
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.models.content import ContentRef
@@ -27,7 +29,9 @@ DEFAULT_NAMESPACE = "omninode.services.metadata"
 """The service's own default for stamps."""
 
 _CONTENT_KINDS = frozenset({"inline", "file", "blob", "url"})
-"""Pydantic names the chosen kind in an error's path; the message that the caller wrote has no such level."""
+"""After `content`, pydantic names the kind in an error's path; what the caller wrote has no such level."""
+
+_KINDS_ARE = "kind must be inline, file, blob or url"
 
 _LONGEST_REASON = 300
 
@@ -47,6 +51,12 @@ class TaskRequest(Frozen):
         """
         del previous, given
         raise InvalidRequest("previous", "this task takes nothing from the step before: chain it with .si()")
+
+    def contents(self) -> Iterator[tuple[str, ContentRef]]:
+        """Give all content that this request refers to, each after the path of what holds it (`items.3.`)."""
+        content: ContentRef | None = getattr(self, "content", None)
+        if content is not None:
+            yield "", content
 
 
 def _hash_of(previous: Any) -> dict[str, Any]:
@@ -165,6 +175,12 @@ class BatchCreateStamps(TaskRequest):
             raise ValueError("two items have the same id")
         return items
 
+    def contents(self) -> Iterator[tuple[str, ContentRef]]:
+        """Give the content of each item that has some."""
+        for index, item in enumerate(self.items):
+            if item.content is not None:
+                yield f"items.{index}.", item.content
+
 
 class QueryKnowledge(TaskRequest):
     """Query the knowledge graph."""
@@ -194,12 +210,13 @@ class StampFile(TaskRequest):
     stamp_data: JsonObject = Field(default_factory=dict)
     content_type: ContentType | None = None
 
-    @model_validator(mode="after")
-    def _reserved_keys_are_free(self) -> Self:
-        taken = {"intelligence", "context"} & set(self.stamp_data)
+    @field_validator("stamp_data")
+    @classmethod
+    def _reserved_keys_are_free(cls, stamp_data: dict[str, Any]) -> dict[str, Any]:
+        taken = {"intelligence", "context"} & set(stamp_data)
         if taken:
-            raise ValueError(f"stamp_data must not hold {', '.join(sorted(taken))}: the job writes it")
-        return self
+            raise ValueError(f"must not hold {', '.join(sorted(taken))}: the job writes it")
+        return stamp_data
 
 
 class CheckHealth(TaskRequest):
@@ -209,7 +226,10 @@ class CheckHealth(TaskRequest):
 def refusal(error: ValidationError, *prefix: str) -> InvalidRequest:
     """Turn pydantic's error into ours: the first offending field and why, never its value."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = [str(part) for part in (*prefix, *first["loc"]) if part not in _CONTENT_KINDS]
-    reason = first["msg"].removeprefix("Value error, ")  # it may quote the input: keep it short and printable
+    path = ("", *prefix, *first["loc"])
+    where = [str(part) for above, part in pairwise(path) if above != "content" or part not in _CONTENT_KINDS]
+    # Pydantic quotes a tag that it does not know; what else may quote the input is kept short and printable.
+    unknown_kind = first["type"].startswith("union_tag_")
+    reason = _KINDS_ARE if unknown_kind else first["msg"].removeprefix("Value error, ")
     printable = "".join(char if char.isprintable() else "?" for char in reason[:_LONGEST_REASON])
     return InvalidRequest(".".join(where)[:_LONGEST_REASON] or "request", printable)

@@ -4,13 +4,13 @@ from typing import Any
 
 from pydantic import Field
 
-from bridge_tasks.models.fields import Frozen
+from bridge_tasks.models.fields import FileHash, Frozen
 
 
 class Hashed(Frozen):
     """A hash of content: BLAKE3, 64 lowercase hex characters, as the service computed it."""
 
-    hash: str
+    hash: FileHash
     file_size_bytes: int
     execution_time_ms: float = 0.0
     performance_grade: str | None = None

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.dev import plain_traceback
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.types import EventDict, Processor
 
 from bridge_tasks import correlation, events
@@ -17,6 +19,9 @@ _log = structlog.stdlib.get_logger("bridge_tasks")
 
 _QUIET = {"celery.app.trace": logging.WARNING, "celery.worker.strategy": logging.WARNING, "httpx": logging.WARNING}
 """What these say of each task at INFO, `JobFinished` says once, and without arguments and results."""
+
+_TRACEBACKS = ExceptionDictTransformer(show_locals=False)
+"""Without local variables, which structlog shows by default, here and for eyes: they hold content."""
 
 
 def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
@@ -29,9 +34,9 @@ def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
         if json_lines
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

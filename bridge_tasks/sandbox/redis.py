@@ -152,7 +152,7 @@ class PrivateRedis:
         ).start()
         try:
             process.wait_ready(lambda: _answers(port, process.pid))
-        except ProcessFailed:
+        except BaseException:
             process.kill()
             raise
         self._process = process

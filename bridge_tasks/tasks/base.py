@@ -46,15 +46,23 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
     throws = (BridgeError,)  # Expected: no traceback in the log, our own line tells.
     request_model: type[R]
 
+    @property
+    def max_retries(self) -> int:  # type: ignore[override] # Celery's is a plain attribute
+        """Runs after the first; Celery asks when a worker's child died under the task."""
+        return load().task.retry.attempts - 1
+
+    @property
+    def default_retry_delay(self) -> float:  # type: ignore[override] # the same; Celery's 3 minutes are for no one
+        """Seconds until a task whose worker's child died runs again."""
+        return load().task.retry.initial
+
     def apply_async(  # type: ignore[override] # the stubs list every option; they are Celery's to check
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[Any]:
         """Check the arguments and send the task. Options are Celery's."""
         if not options.get("retries"):  # a retry's arguments were checked when they were first sent
             request = self.parse(args or (), kwargs or {})
-            content = getattr(request, "content", None)
-            if content is not None:
-                vet(content, load().content)
+            _vet_all(request)
             _check_correlation(options.get("headers"))
             args, kwargs = (), request.model_dump(mode="json", exclude_none=True)
         return super().apply_async(tuple(args or ()), dict(kwargs or {}), **options)
@@ -65,11 +73,11 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         Raises:
             InvalidRequest: they are not what the task takes.
         """
-        if len(args) > 1:
+        if len(args) > 1 or not isinstance(kwargs, Mapping):
             raise InvalidRequest("arguments", "give them by name; only a chain passes one, the previous result")
-        given = {key: to_jsonable_python(value, fallback=_refuse_value) for key, value in kwargs.items()}
+        given = {key: _plain(key, value) for key, value in kwargs.items()}
         if args:
-            given = self.request_model.following(to_jsonable_python(args[0], fallback=_refuse_value), given)
+            given = self.request_model.following(_plain("previous", args[0]), given)
         try:
             return self.request_model.model_validate(given)
         except ValidationError as error:
@@ -102,7 +110,7 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
     def _put_back(self, error: BridgeError) -> NoReturn:
         policy = load().task.retry
         wait = max(backoff(policy, self.request.retries + 1, random.random()), error.retry_after or 0.0)  # noqa: S311 - spread, not secrecy
-        raise self.retry(exc=error, countdown=min(wait, policy.maximum), max_retries=policy.attempts - 1)
+        raise self.retry(exc=error, countdown=min(wait, policy.maximum))
 
     def _tell(self, outcome: str, began: float, subject: str | None, error: Exception | None) -> None:
         events.emit(
@@ -129,8 +137,20 @@ def bridge_task(name: str) -> Callable[[Callable[[R], Any]], BridgeTask[R]]:
     return make
 
 
-def _refuse_value(value: Any) -> NoReturn:
-    raise InvalidRequest("arguments", f"a {type(value).__name__} cannot be sent as JSON")
+def _plain(field: str, value: Any) -> Any:
+    """Turn models, UUIDs and dates into plain JSON; refuse other objects, bytes that are no text, and cycles."""
+    try:
+        return to_jsonable_python(value)
+    except (ValueError, RecursionError):
+        raise InvalidRequest(field, "must be plain JSON, without cycles and not too deep") from None
+
+
+def _vet_all(request: TaskRequest) -> None:
+    for where, content in request.contents():
+        try:
+            vet(content, load().content)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{where}{error.field}", error.reason) from None
 
 
 def _check_correlation(headers: Mapping[str, Any] | None) -> None:

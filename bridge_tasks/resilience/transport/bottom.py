@@ -13,6 +13,7 @@ from typing import IO
 
 import httpx
 
+from bridge_tasks.resilience.transport.call import call_of
 from bridge_tasks.resilience.transport.deadline import Clock, remaining
 
 CONNECT_SECONDS = 5.0
@@ -88,7 +89,8 @@ class Body:
 
 def try_timeouts(request: httpx.Request, clock: Clock) -> dict[str, float]:
     """Return the seconds that each step of one try may take: the try's own limit, or what time is left."""
-    limit = min(request.extensions.get("timeout", {}).get("read") or CONNECT_SECONDS, remaining(clock))
+    own = request.extensions.get("timeout", {}).get("read") or CONNECT_SECONDS
+    limit = min(own + call_of(request).allowance, remaining(clock))
     connect = min(CONNECT_SECONDS, limit * 0.9)  # so that a full pool is told from a slow service
     return {"connect": connect, "pool": connect, "read": limit, "write": limit}
 

@@ -18,12 +18,14 @@ class Call:
         operation: the verb, for events.
         idempotent: whether sending it twice does no more than sending it once.
         expected: statuses that are an answer here and say nothing bad of the service's health.
+        allowance: seconds on top of the try's and the call's time, for moving a large body.
     """
 
     service: str = "unknown"
     operation: str = "unknown"
     idempotent: bool = True
     expected: frozenset[int] = frozenset()
+    allowance: float = 0.0
 
 
 UNKNOWN = Call()

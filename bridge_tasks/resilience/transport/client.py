@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import orjson
 
+from bridge_tasks.errors import InvalidRequest
+
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -39,6 +41,7 @@ class LeanAsyncClient(httpx.AsyncClient):
         Raises:
             httpx.TransportError: as the transports say.
             CircuitBreakerError: the circuit is open.
+            InvalidRequest: `json` holds what JSON cannot carry.
         """
         if self.is_closed:
             raise RuntimeError("the client is closed")
@@ -47,11 +50,18 @@ class LeanAsyncClient(httpx.AsyncClient):
             _url(url),
             params=params or None,
             headers={**self._fixed, **(headers or {}), **(_JSON if json is not None else {})},
-            content=orjson.dumps(json) if json is not None else None,
+            content=_packed(json) if json is not None else None,
             files=files,
             extensions={"timeout": {"read": self._seconds}, **(extensions or {})},
         )
         return await self._lean.handle_async_request(request)
+
+
+def _packed(json: Any) -> bytes:
+    try:
+        return orjson.dumps(json)
+    except orjson.JSONEncodeError:  # a whole number beyond 64 bits, half a surrogate pair, 255 levels of nesting
+        raise InvalidRequest("json", "holds a number or text that JSON cannot carry") from None
 
 
 @lru_cache(maxsize=256)

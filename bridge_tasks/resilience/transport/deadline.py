@@ -12,6 +12,8 @@ from contextvars import ContextVar
 
 import httpx
 
+from bridge_tasks.resilience.transport.call import call_of
+
 Clock = Callable[[], float]
 
 _expires_at: ContextVar[float] = ContextVar("bridge_deadline", default=math.inf)
@@ -46,7 +48,7 @@ class DeadlineTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Pass the request on, with its end set."""
-        with within(self._seconds, self._clock):
+        with within(self._seconds + call_of(request).allowance, self._clock):
             if remaining(self._clock) <= 0:
                 raise httpx.ConnectTimeout("no time left before the call was sent", request=request)
             return await self._inner.handle_async_request(request)

@@ -1,0 +1,210 @@
+"""`bridge-tasks demo`: real files through real workers, checked, summed up, and cleared away.
+
+Every figure is counted where the thing happens. Writes nothing outside one temporary directory.
+"""
+
+import json
+import os
+import shutil
+import sysconfig
+import tempfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from celery.canvas import Signature
+
+from bridge_tasks import correlation
+from bridge_tasks.cli.file_runs import Run, RunOptions, run_over_files
+from bridge_tasks.cli.files import Found
+from bridge_tasks.cli.local_stack import LocalStack, Plan, local_stack
+from bridge_tasks.cli.screen import announce, counted, say, show_facts, show_json
+from bridge_tasks.cli.signals import end_on_signals
+from bridge_tasks.cli.validation import row as validation_row
+from bridge_tasks.cli.validation import validation_job
+from bridge_tasks.sandbox.redis import URL_VARIABLE
+from bridge_tasks.workflows import stamp_file_job
+
+_WORKERS = 2
+_MAX_FILE_BYTES = 256 * 1024
+_STAGE_SECONDS = 120.0
+"""For stamping or validating all files: many times what a slow machine needs."""
+_TROUBLES_TOLD = 10
+_LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "__pycache__"})
+"""Files that are broken on purpose, and other people's."""
+_LOG_FOR_COUNTING = {"BRIDGE_LOG__JSON_LINES": "true"}
+_RETRY_LINES = frozenset({"trying again", "job put back"})
+"""What a worker's log says of a request, and of a job, that is to be tried once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the demonstration counted; `seconds` and `jobs_per_second` are of the stamping."""
+
+    files: int
+    bytes: int
+    seconds: float
+    jobs_per_second: float
+    requests: int
+    retries: int
+    cache_hits: int
+    degraded: int
+    failed: int
+    valid: int
+    changed: int
+    changed_found: int
+    correlation_id: str
+
+    @property
+    def good(self) -> bool:
+        """Whether everything went as it should."""
+        return self.failed == 0 and self.valid == self.files and self.changed_found == self.changed
+
+
+def demo(files: int, *, as_json: bool) -> int:
+    """Run the demonstration over `files` sources of the standard library; returns the exit status."""
+    end_on_signals()
+    try:
+        figures = _demonstrate(files)
+    except KeyboardInterrupt:
+        say("Interrupted: everything is stopped and removed.")
+        raise
+    if as_json:
+        show_json(asdict(figures))
+    else:
+        _show(figures)
+    return 0 if figures.good else 1
+
+
+def _demonstrate(files: int) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="bridge-demo-", ignore_cleanup_errors=True) as directory:
+        tempfile.tempdir = directory  # whatever else this process wants to write goes there, too
+        tree = Path(directory, "files")
+        _copy_sources(tree, files)
+        say(f"Starting Redis, both services and a worker with {_WORKERS} processes")
+        _forget_other_deployments()
+        with local_stack(Plan(tree, concurrency=_WORKERS), {**os.environ, **_LOG_FOR_COUNTING}) as stack:
+            os.environ.update(stack.variables)  # before anything here asks for the settings
+            return _stamp_and_validate(tree, stack)
+
+
+def _forget_other_deployments() -> None:
+    """Drop the settings that the environment holds, but for a Redis that a machine without one may need."""
+    for name in [name for name in os.environ if name.startswith(("BRIDGE_", "CELERY_")) and name != URL_VARIABLE]:
+        del os.environ[name]
+
+
+def _copy_sources(tree: Path, wanted: int) -> None:
+    """Copy sources of the standard library, evenly spread over it, the same ones each time."""
+    library = Path(sysconfig.get_path("stdlib"))
+    sources = sorted(
+        path
+        for path in library.rglob("*.py")
+        if not _LEFT_OUT & set(path.relative_to(library).parts) and 0 < path.stat().st_size <= _MAX_FILE_BYTES
+    )
+    count = min(wanted, len(sources))
+    for source in (sources[index * len(sources) // count] for index in range(count)):
+        copy = tree / source.relative_to(library)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+
+
+def _stamp_and_validate(tree: Path, stack: LocalStack) -> Figures:
+    correlation_id = correlation.ensure()
+
+    def ask_about_package(file: Found) -> Signature[Any]:
+        package, *rest = file.path.relative_to(tree).parts
+        return stamp_file_job(file.path, context=f"python {package if rest else 'standard library'}")
+
+    # Named one by one: in a directory, the standard library's `venv` would be taken for an environment.
+    files = sorted(tree.rglob("*.py"))
+    stamping = _stage(files, "Stamping", ask_about_package, correlation_id)
+    validating = _stage(files, "Validating", validation_job, correlation_id)
+    changed = _change_one(tree)
+    checking = _stage([changed], "Looking at a file that was changed on purpose", validation_job, correlation_id)
+
+    stamped = [answer.result for answer in stamping.answers if answer.state == "done"]
+    metadata, onextree = (_operations(url) for url in (stack.metadata_url, stack.onextree_url))
+    questions = sum(count for operation, count in onextree.items() if operation.endswith("/intelligence"))
+    return Figures(
+        files=len(stamping.answers),
+        bytes=sum(result["file_size"] for result in stamped),
+        seconds=stamping.seconds,
+        jobs_per_second=round(len(stamped) / stamping.seconds, 1),
+        requests=sum(metadata.values()) + sum(onextree.values()),
+        retries=_retries(stack.worker.log),
+        cache_hits=len(stamped) - questions,  # each job asks; what did not reach OnexTree, the cache answered
+        degraded=sum(result["degraded"] for result in stamped),
+        failed=len(stamping.answers) - len(stamped),
+        valid=_count(validating, "valid"),
+        changed=len(checking.answers),
+        changed_found=_count(checking, "unstamped") + _count(checking, "invalid"),
+        correlation_id=correlation_id,
+    )
+
+
+def _stage(
+    paths: Sequence[Path], title: str, build: Callable[[Found], Signature[Any]], correlation_id: str
+) -> Run:
+    announce(title)
+    options = RunOptions(paths, (), (), None, correlation_id, _STAGE_SECONDS, as_json=False, quiet=False)
+    run = run_over_files(options, title, build)
+    if run.interrupted:
+        raise KeyboardInterrupt
+    for answer in [answer for answer in run.answers if answer.error][:_TROUBLES_TOLD]:
+        say(f"{answer.path.name}: {answer.state}: {answer.error}")
+    return run
+
+
+def _count(run: Run, state: str) -> int:
+    return sum(validation_row(answer)["state"] == state for answer in run.answers)
+
+
+def _change_one(tree: Path) -> Path:
+    """Change the case of one letter in the middle of one file."""
+    path = max(tree.rglob("*.py"), key=lambda file: (file.stat().st_size, file))
+    content = bytearray(path.read_bytes())
+    letter = next(
+        place for place in range(len(content) // 2, len(content)) if content[place : place + 1].isalpha()
+    )
+    content[letter] ^= 0x20
+    path.write_bytes(content)
+    return path
+
+
+def _operations(service_url: str) -> dict[str, int]:
+    """What was asked of a service, as it counted itself."""
+    with urllib.request.urlopen(f"{service_url}/_sandbox/counts", timeout=10) as answer:  # noqa: S310 - http, our own
+        operations: dict[str, int] = json.load(answer)["operations"]
+    return operations
+
+
+def _retries(log: Path) -> int:
+    """Count the lines of a worker's log that tell of a retry."""
+    events = (json.loads(line).get("event") for line in log.read_text().splitlines() if line.startswith("{"))
+    return sum(event in _RETRY_LINES for event in events)
+
+
+def _show(figures: Figures) -> None:
+    show_facts(
+        "Demonstration: all well" if figures.good else "Demonstration: something went wrong",
+        {
+            "Files stamped": f"{figures.files - figures.failed} of {figures.files}, {figures.bytes:,} bytes",
+            "Speed": f"{figures.jobs_per_second:,.0f} jobs per second, {figures.seconds:.1f} s in all",
+            "Validated": f"{figures.valid} of {figures.files} are what was stamped",
+            "Changed on purpose": f"{counted(figures.changed, 'file')}, found: {figures.changed_found}",
+            "HTTP requests": f"{figures.requests:,} reached the services",
+            "Retries": str(figures.retries),
+            "Cache hits": f"{figures.cache_hits} answers of OnexTree",
+            "Degraded": str(figures.degraded),
+            "Failed": str(figures.failed),
+            "Correlation id": figures.correlation_id,
+            "": "",
+            "Next": "bridge-tasks up       the same, to stay, and Flower to watch it (or: make up)",
+            " ": "bridge-tasks stamp .  your own files, from another terminal",
+            "  ": "docs/architecture.md  how it is built",
+        },
+        good=figures.good,
+    )

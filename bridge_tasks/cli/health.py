@@ -1,0 +1,119 @@
+"""`bridge-tasks health`: Redis, workers, services. Answers within seconds, whatever is down or hangs."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kombu import Connection
+
+from bridge_tasks import operations
+from bridge_tasks.app import app
+from bridge_tasks.cli.screen import show_json, show_rows
+from bridge_tasks.errors import BridgeError
+from bridge_tasks.models.requests import CheckHealth
+from bridge_tasks.models.stamping import ServiceHealth
+from bridge_tasks.runtime import current
+from bridge_tasks.settings import load
+from bridge_tasks.tasks import check_health
+
+_SECONDS = 4.0
+"""For everything together: all parts are asked at the same time."""
+_PING_SECONDS = 1.0
+_WORKER_SECONDS = 2.5
+_SERVICES = ("metadata", "onextree")
+
+Part = dict[str, Any]
+"""`healthy`, a `detail` for people, and what else there is to tell."""
+
+
+def health(*, as_json: bool) -> int:
+    """Ask every part, show what it answered, and return the exit status: 1 if anything is not well."""
+    load()  # a variable that is wrong is named at once, and once
+    asked = _ask_all({"broker": _broker, "results": _results, "workers": _workers, "here": _services_from_here})
+    parts = {name: asked[name] for name in ("broker", "results", "workers")}
+    services = parts["workers"].pop("services", None) or asked["here"].get("services", {})
+    parts |= {name: services.get(name, asked["here"]) for name in _SERVICES}
+    healthy = all(part["healthy"] for part in parts.values())
+    if as_json:
+        show_json({"healthy": healthy, **parts})
+    else:
+        rows = [(name, _state(part), part["detail"]) for name, part in parts.items()]
+        show_rows(("Part", "State", "Detail"), rows)
+    return 0 if healthy else 1
+
+
+def _ask_all(questions: Mapping[str, Callable[[], Part]]) -> dict[str, Part]:
+    """Ask all at once; what raises, or does not answer in time, is not well."""
+    answers = {name: {"healthy": False, "detail": f"no answer within {_SECONDS:.0f} s"} for name in questions}
+
+    def ask(name: str, question: Callable[[], Part]) -> None:
+        try:
+            answers[name] = question()
+        except Exception as error:  # noqa: BLE001 - whatever it is, this part is not well
+            detail = str(error) if isinstance(error, BridgeError) else f"does not answer ({type(error).__name__})"
+            answers[name] = {"healthy": False, "detail": detail}
+
+    # Daemons: one that hangs for longer must not keep the process from ending.
+    threads = [threading.Thread(target=ask, args=question, daemon=True) for question in questions.items()]
+    ends = time.monotonic() + _SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+    return dict(answers)
+
+
+def _broker() -> Part:
+    with _connected() as connection:
+        return {"healthy": True, "detail": connection.as_uri()}  # with the password masked
+
+
+def _connected() -> Connection:
+    """Connect to the broker, or fail at once; Celery itself would go on trying."""
+    connection = app.connection_for_write()
+    connection.ensure_connection(max_retries=1, interval_start=0)
+    return connection
+
+
+def _results() -> Part:
+    app.backend.client.ping()  # type: ignore[attr-defined] # Redis's backend has it
+    return {"healthy": True, "detail": app.backend.as_uri()}  # the same
+
+
+def _workers() -> Part:
+    """Who answers a ping, and how one of them finds the services."""
+    with _connected() as connection:
+        replies = app.control.ping(timeout=_PING_SECONDS, connection=connection) or []
+    names = sorted(name for reply in replies for name in reply)
+    if not names:
+        return {
+            "healthy": False,
+            "count": 0,
+            "names": [],
+            "detail": "none answers; start one: bridge-tasks worker",
+        }
+    known: Part = {"healthy": True, "count": len(names), "names": names, "detail": ", ".join(names)}
+    asked = check_health.apply_async(expires=_WORKER_SECONDS)
+    try:
+        answer = asked.get(timeout=_WORKER_SECONDS)
+    except Exception:  # noqa: BLE001 - busy workers are no ill workers, and the services are asked from here as well
+        return known
+    found = {name: ServiceHealth.model_validate(answer[name]) for name in _SERVICES}
+    return {**known, "services": {name: _service(one, "a worker") for name, one in found.items()}}
+
+
+def _services_from_here() -> Part:
+    runtime = current()
+    found = runtime.run(operations.check_health(runtime.services, CheckHealth()))
+    services = {name: _service(one, "this process") for name, one in found.items()}
+    return {"healthy": True, "detail": "", "services": services}
+
+
+def _service(found: ServiceHealth, seen_by: str) -> Part:
+    detail = found.error or f"{found.status}, circuit {found.circuit}, seen by {seen_by}"
+    return {**found.model_dump(), "seen_by": seen_by, "detail": detail}
+
+
+def _state(part: Part) -> str:
+    return "healthy" if part["healthy"] else "unhealthy"

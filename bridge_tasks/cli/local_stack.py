@@ -1,0 +1,269 @@
+"""Everything that tasks need, on this machine: a private Redis, both sandbox services, a worker, perhaps Flower.
+
+One context manager starts them in order and stops them in reverse. Nothing listens beyond 127.0.0.1; nothing is
+left running or on disk. Sees the environment that it is given, and changes none.
+"""
+
+import importlib.util
+import json
+import secrets
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import redis
+from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from bridge_tasks.cli.signals import ignore_signals
+from bridge_tasks.errors import ConfigurationError, InvalidRequest
+from bridge_tasks.sandbox.processes import LocalProcess, ProcessFailed
+from bridge_tasks.sandbox.redis import URL_VARIABLE, GivenRedis, NoRedisServer, PrivateRedis
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 30.0
+_WORKER_GRACE_SECONDS = 5.0
+_OTHERS_GRACE_SECONDS = 2.0
+"""Together less than ten seconds to stop, whatever hangs."""
+
+_SANDBOX_NEEDS = ("fastapi", "uvicorn", "python_multipart", "blake3")
+_PROGRAM = (sys.executable, "-P", "-m")
+"""-P: a `celery.py` in the working directory is somebody's script, not Celery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start.
+
+    Attributes:
+        root: the directory that jobs may read and OnexTree indexes.
+        dialect: how the services speak: `service` or `guide`.
+        pool: the worker's pool.
+        concurrency: its processes or threads.
+        log_level: of the worker.
+        metadata_port: port to try; zero, or one that is taken, becomes a free one.
+        onextree_port: the same.
+        flower_port: the same; None starts no Flower.
+    """
+
+    root: Path
+    dialect: str = "service"
+    pool: str = "prefork"
+    concurrency: int = 2
+    log_level: str = "INFO"
+    metadata_port: int = 0
+    onextree_port: int = 0
+    flower_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flower:
+    """Where Flower is, and how it lets one in. The password is not in the repr."""
+
+    url: str
+    user: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Flower(url={self.url!r}, user={self.user!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStack:
+    """A stack that runs.
+
+    Attributes:
+        variables: the BRIDGE_ variables with which any process finds it.
+        worker: the worker's process.
+        others: the other processes.
+    """
+
+    redis_url: str
+    metadata_url: str
+    onextree_url: str
+    flower: Flower | None
+    variables: Mapping[str, str]
+    worker: LocalProcess
+    others: tuple[LocalProcess, ...]
+
+    def check(self) -> None:
+        """Look whether everything still runs.
+
+        Raises:
+            ProcessFailed: something has ended; the message has the end of its log.
+        """
+        for process in (self.worker, *self.others):
+            if not process.running:
+                raise ProcessFailed(f"{process.name} ended with status {process.returncode}\n{process.tail()}")
+        if not redis_answers(self.redis_url):
+            raise ProcessFailed("redis has ended")
+
+
+@contextmanager
+def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalStack]:
+    """Run a stack for the length of a `with` block; its processes inherit `environment`.
+
+    Raises:
+        ConfigurationError: something that it needs is not installed.
+        InvalidRequest: the root cannot be handed to workers.
+        ProcessFailed: something does not start; the message has the end of its log.
+    """
+    require_sandbox()
+    root = _transferable(plan.root)
+    with ExitStack() as stopping:
+        directory = Path(
+            stopping.enter_context(TemporaryDirectory(prefix="bridge-stack-", ignore_cleanup_errors=True))
+        )
+        inherited = {**environment, "TMPDIR": str(directory)}
+        server = _redis(environment)
+        stopping.enter_context(server)
+        redis_url = server.url
+
+        def start(name: str, arguments: list[str], extra: Mapping[str, str], grace: float) -> LocalProcess:
+            process = LocalProcess(
+                [*_PROGRAM, *arguments], directory=directory, name=name, environment={**inherited, **extra}
+            )
+            stopping.callback(process.terminate, grace)  # first: an interrupt may come at any moment
+            return process.start()
+
+        sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
+        metadata_url, onextree_url = _announced_urls(sandbox)
+        variables = {
+            "BRIDGE_REDIS_URL": redis_url,
+            "BRIDGE_BROKER_URL": redis_url,
+            "BRIDGE_RESULT_BACKEND_URL": redis_url,
+            "BRIDGE_METADATA__URLS": metadata_url,
+            "BRIDGE_ONEXTREE__URLS": onextree_url,
+            "BRIDGE_CONTENT__ROOTS": root,
+        }
+        flower = None if plan.flower_port is None else _flower(plan.flower_port)
+        others = [sandbox]
+        if flower:
+            # The password is in Flower's environment: a command line can be read by every user of the machine.
+            secret = {"FLOWER_BASIC_AUTH": f"{flower.user}:{flower.password}"}
+            others.append(start("flower", _flower_arguments(flower), variables | secret, _OTHERS_GRACE_SECONDS))
+        worker = start("worker", _worker_arguments(plan), variables, _WORKER_GRACE_SECONDS)
+        worker.wait_ready(lambda: _worker_answers(redis_url), _START_SECONDS)
+        if flower:
+            others[-1].wait_ready(lambda: _page_answers(f"{flower.url}/healthcheck"), _START_SECONDS)
+        stopping.callback(ignore_signals)  # the first thing done at the end: nothing may cut the rest short
+        yield LocalStack(redis_url, metadata_url, onextree_url, flower, variables, worker, tuple(others))
+
+
+def require_sandbox() -> None:
+    """Make sure that the sandbox services can run.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+    missing = [name for name in _SANDBOX_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)} not installed: pip install 'bridge-tasks[sandbox]'")
+
+
+def redis_answers(url: str) -> bool:
+    """Tell whether a Redis is there; one that is only slow is."""
+    once = Retry(NoBackoff(), 0)
+    with redis.Redis.from_url(url, retry=once, socket_timeout=1, socket_connect_timeout=1) as client:
+        try:
+            client.ping()
+        except redis.TimeoutError:
+            return True
+        except redis.RedisError:
+            return False
+    return True
+
+
+def _redis(environment: Mapping[str, str]) -> PrivateRedis | GivenRedis:
+    """One of our own if possible: a worker of the sandbox must not take the jobs of a Redis that is in use."""
+    try:
+        return PrivateRedis()
+    except NoRedisServer:
+        if URL_VARIABLE not in environment:
+            raise
+        return GivenRedis(environment[URL_VARIABLE])
+
+
+def _transferable(root: Path) -> str:
+    """Check that a path survives a comma-separated variable, and a file of quoted variables."""
+    path = str(root.resolve())
+    if not path.isprintable() or set(path) & set(",'\\$"):
+        raise InvalidRequest("root", "the path must not hold commas, quotes, backslashes, $ or control characters")
+    if not root.is_dir():
+        raise InvalidRequest("root", f"{path} is not a directory")
+    return path
+
+
+def _sandbox_arguments(plan: Plan, root: str) -> list[str]:
+    wished = {"--metadata-port": plan.metadata_port, "--onextree-port": plan.onextree_port}
+    ports = {option: port if _is_free(port) else 0 for option, port in wished.items()}
+    options = {"--dialect": plan.dialect, "--tree": root, **ports}
+    return ["bridge_tasks.sandbox", *(str(part) for option in options.items() for part in option)]
+
+
+def _worker_arguments(plan: Plan) -> list[str]:
+    options = {"--pool": plan.pool, "--concurrency": str(plan.concurrency), "--loglevel": plan.log_level}
+    alone = ("--without-mingle", "--without-gossip")  # there is no other worker to talk to: a second saved
+    given = (part for option in options.items() for part in option)
+    return ["celery", "-A", "bridge_tasks.app", "worker", *alone, *given]
+
+
+def _flower_arguments(flower: Flower) -> list[str]:
+    port = flower.url.rpartition(":")[2]
+    return ["celery", "-A", "bridge_tasks.app", "flower", f"--address={_HOST}", f"--port={port}"]
+
+
+def _flower(wished: int) -> Flower:
+    port = wished if wished and _is_free(wished) else _any_port()  # Flower knows no "any"
+    return Flower(f"http://{_HOST}:{port}", "bridge", secrets.token_urlsafe(12))
+
+
+def _announced_urls(sandbox: LocalProcess) -> tuple[str, str]:
+    """Wait for the line that the sandbox writes when it serves."""
+    announced: dict[str, str] = {}
+
+    def ready() -> bool:
+        for line in sandbox.tail().splitlines():
+            with suppress(ValueError):
+                announced.update(json.loads(line))
+        return bool(announced)
+
+    sandbox.wait_ready(ready, _START_SECONDS)
+    return announced["metadata_url"], announced["onextree_url"]
+
+
+def _worker_answers(redis_url: str) -> bool:
+    with Celery(broker=redis_url, set_as_current=False) as client:
+        return bool(client.control.inspect(timeout=0.5, limit=1).ping())
+
+
+def _page_answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - http, and our own
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,151 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from bridge_tasks.sandbox.redis import PrivateRedis
+from tests.cli.command import NO_REDIS, environment, finish, run, start
+
+COMMANDS = ("demo", "up", "worker", "stamp", "validate", "health", "sandbox")
+
+
+def test_the_help_lists_every_command(tmp_path: Path) -> None:
+    shown = run("--help", cwd=tmp_path)
+    assert shown.status == 0
+    assert all(f" {command} " in shown.out for command in COMMANDS)
+
+
+def test_help_loads_neither_celery_nor_pydantic_nor_the_sandbox(tmp_path: Path) -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import bridge_tasks.cli, sys; print(*sys.modules)"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"celery", "kombu", "pydantic", "httpx", "redis", "fastapi"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["stamp"], {}, "Missing argument"),
+        (["nonsense"], {}, "No such command"),
+        (["stamp", "a", "--timeout", "0"], {}, "--timeout"),
+        (["stamp", "a", "--correlation-id", "a\r\nb"], {}, "correlation_id: must be"),
+        (["stamp", ".", "--namespace", "a b"], {"BRIDGE_CONTENT__ROOTS": "/"}, "namespace: "),
+        (["stamp", ".", "--namespace", ""], {"BRIDGE_CONTENT__ROOTS": "/"}, "namespace: "),
+        (["stamp", ".", "--context", "\x1b[2J"], {"BRIDGE_CONTENT__ROOTS": "/"}, "context: must not hold control"),
+        (["validate", ".", "--namespace", "a b"], {"BRIDGE_CONTENT__ROOTS": "/"}, "namespace: "),
+        (["health"], {"BRIDGE_REDIS_URL": "ftp://secret@host"}, "BRIDGE_REDIS_URL: "),
+        (["up", "--root", "/nowhere"], {}, "/nowhere is not a directory"),
+        (["up", "--pool", "gevent"], {}, "gevent"),
+    ],
+)
+def test_wrong_input_is_one_clear_message_and_status_2(
+    arguments: list[str], variables: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("content")
+    ended = run(*arguments, cwd=tmp_path, extra={"BRIDGE_REDIS_URL": NO_REDIS, **variables})
+    assert ended.status == 2
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert "secret" not in ended.err
+    assert "\x1b" not in ended.err
+
+
+def test_a_redis_that_is_down_is_one_clear_line_and_status_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    began = time.monotonic()
+    ended = run("stamp", "file", cwd=tmp_path, extra={"BRIDGE_REDIS_URL": NO_REDIS, "BRIDGE_CONTENT__ROOTS": "/"})
+    assert ended.status == 1
+    assert ended.err.startswith("bridge-tasks: Redis is out of reach")
+    assert len(ended.err.splitlines()) == 1
+    assert time.monotonic() - began < 10
+
+
+def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
+    extra = {
+        "BRIDGE_REDIS_URL": NO_REDIS,
+        "BRIDGE_METADATA__URLS": "http://127.0.0.1:1",
+        "BRIDGE_ONEXTREE__URLS": "http://127.0.0.1:1",
+    }
+    began = time.monotonic()
+    ended = run("health", "--json", cwd=tmp_path, extra=extra)
+    assert ended.status == 1
+    assert {name: part["healthy"] for name, part in ended.json.items() if name != "healthy"} == dict.fromkeys(
+        ("broker", "results", "workers", "metadata", "onextree"), False
+    )
+    assert time.monotonic() - began < 10
+
+
+def test_health_does_not_wait_for_a_redis_that_hangs(tmp_path: Path) -> None:
+    with PrivateRedis() as redis:
+        redis.pause()
+        began = time.monotonic()
+        ended = run("health", cwd=tmp_path, extra={"BRIDGE_REDIS_URL": redis.url})
+        assert ended.status == 1
+        assert "no answer within" in ended.out
+        assert time.monotonic() - began < 10
+
+
+def test_stamp_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    with PrivateRedis() as redis:
+        extra = {"BRIDGE_REDIS_URL": redis.url, "BRIDGE_CONTENT__ROOTS": str(tmp_path)}
+        ended = run("stamp", "file", "--json", "--timeout", "0.5", cwd=tmp_path, extra=extra)
+    assert ended.status == 1
+    (job,) = ended.json["jobs"]
+    assert (job["path"], job["state"]) == ("file", "unfinished")
+    assert job["error"] == "had not ended yet; the job goes on"
+
+
+def test_without_a_worker_stamp_says_so_and_ctrl_c_leaves_the_jobs_in_the_queue(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    with PrivateRedis() as redis:
+        extra = {"BRIDGE_REDIS_URL": redis.url, "BRIDGE_CONTENT__ROOTS": str(tmp_path)}
+        with start("stamp", "file", "--correlation-id", "night-7", cwd=tmp_path, extra=extra) as process:
+            assert process.stderr
+            assert process.stderr.readline().startswith("No worker answers")
+            process.send_signal(signal.SIGINT)
+            ended = finish(process)
+        with Redis.from_url(redis.url) as queues:
+            assert queues.llen("bridge.metadata") == 1
+    assert ended.status == 130
+    assert "0 of 1 file done" in ended.err
+    assert "go on, under correlation id night-7" in ended.err
+
+
+def test_the_sandbox_runs_in_the_foreground_until_it_is_told_to_end(tmp_path: Path) -> None:
+    ports = ("--metadata-port", "0", "--onextree-port", "0")
+    with start("sandbox", "--tree", tmp_path, *ports, cwd=tmp_path) as process:
+        assert process.stdout
+        urls = json.loads(process.stdout.readline())
+        answers = [httpx.get(f"{url}/health").status_code for url in urls.values()]
+        process.send_signal(signal.SIGTERM)
+        ended = finish(process)
+    assert answers == [200, 200]
+    assert ended.status == 0
+
+
+def test_the_worker_passes_arguments_on_to_celery(tmp_path: Path) -> None:
+    options = ("--pool", "solo", "--", "--hostname", "second@%h", "--without-mingle")
+    with PrivateRedis() as redis:
+        extra = {"BRIDGE_REDIS_URL": redis.url}
+        with start("worker", *options, cwd=tmp_path, extra=extra) as process:
+            assert process.stderr
+            ready = any("ready." in line for line in process.stderr)
+            names = run("health", "--json", cwd=tmp_path, extra=extra).json["workers"]["names"]
+            process.send_signal(signal.SIGTERM)
+            ended = finish(process)
+    assert ready
+    assert [name.split("@")[0] for name in names] == ["second"]
+    assert ended.status == 0
+    assert "bridge.bulk" in ended.out
