@@ -1,0 +1,129 @@
+"""A Python program that orchestrates: it submits work, waits for it, changes its mind, and meets failures."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import group
+from celery.exceptions import TaskRevokedError
+from kombu.exceptions import OperationalError
+
+from bridge_tasks import Bridge, workflows
+from bridge_tasks.errors import ContentUnavailable
+from bridge_tasks.sandbox.redis import PrivateRedis
+from bridge_tasks.tasks import check_health, generate_hash
+from tests.tasks.sending import inline
+from tests.workers import PATIENCE, Pool, eventually, orchestrating
+
+
+def hashing(text: str) -> Any:
+    return generate_hash.s(content=inline(text))
+
+
+def test_an_orchestrator_stamps_a_directory(pool: Pool, documents: Path) -> None:
+    bridge = Bridge()
+    pages = [documents / "guide.md", documents / "auth" / "login.py"]
+    jobs = {
+        bridge.submit(
+            workflows.stamp_file(page, context="authentication"), correlation_id=f"tour-{pool.name}"
+        ): page
+        for page in pages
+    }
+
+    outcomes = list(bridge.as_completed(jobs, timeout=PATIENCE))
+
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert {jobs[outcome.job]: outcome.result["path"] for outcome in outcomes} == {
+        page: str(page) for page in pages
+    }
+    assert {job.state for job in jobs} == {"SUCCESS"}
+
+
+def test_outcomes_come_as_jobs_end_not_as_they_were_submitted(prefork: Pool) -> None:
+    bridge = Bridge()
+    prefork.sandbox.order({"kind": "hang", "path": "/hash", "count": 1})
+    slow = bridge.submit(hashing("slow"), correlation_id="slow")
+    assert eventually(lambda: prefork.sandbox.asked("slow", "/hash"))
+    quick = bridge.submit(hashing("quick"))
+
+    outcomes = bridge.as_completed([slow, quick], timeout=PATIENCE)
+    assert next(outcomes).job == quick
+    prefork.sandbox.heal()  # the hang ends in a closed connection, and the job is tried again
+    assert next(outcomes).job == slow
+    assert list(outcomes) == []
+
+
+@pytest.mark.usefixtures("prefork")
+def test_a_failed_job_s_outcome_is_its_error_and_the_others_are_not_held_up(documents: Path) -> None:
+    bridge = Bridge()
+    page = documents / "guide.md"
+    good = bridge.submit(workflows.stamp_file(page, context="c"))
+    failing = bridge.submit(generate_hash.s(content={"kind": "file", "path": str(page), "size": 1}))
+
+    outcomes = {outcome.job: outcome for outcome in bridge.as_completed([good, failing], timeout=PATIENCE)}
+    assert isinstance(outcomes[failing].error, ContentUnavailable)
+    assert outcomes[failing].result is None
+    assert outcomes[good].error is None
+
+
+def test_waiting_ends_with_the_timeout_and_the_job_goes_on(prefork: Pool) -> None:
+    bridge = Bridge()
+    prefork.sandbox.order({"kind": "hang", "path": "/hash", "count": 1})
+    job = bridge.submit(hashing("patience"))
+
+    with pytest.raises(TimeoutError, match=r"1 jobs have not ended after 0\.2 s"):
+        list(bridge.as_completed([job], timeout=0.2))
+    with pytest.raises(TimeoutError, match=f"job {job.id} has not ended after 0.1 s"):
+        job.result(timeout=0.1)
+    prefork.sandbox.heal()
+    assert job.result(PATIENCE)["file_size_bytes"] == 8
+
+
+def test_a_cancelled_job_that_had_not_begun_never_runs(prefork: Pool) -> None:
+    bridge = Bridge()
+    prefork.sandbox.order({"kind": "hang", "path": "/hash", "count": 2})
+    busy = [bridge.submit(hashing(f"busy {number}"), correlation_id="busy") for number in range(2)]
+    assert eventually(lambda: len(prefork.sandbox.asked("busy", "/hash")) == 2)
+    waiting = bridge.submit(hashing("waiting"), correlation_id="waiting")
+
+    waiting.cancel()
+    prefork.sandbox.heal()
+
+    (outcome,) = bridge.as_completed([waiting], timeout=PATIENCE)
+    assert isinstance(outcome.error, TaskRevokedError)
+    assert waiting.state == "REVOKED"
+    assert [job.result(PATIENCE)["file_size_bytes"] for job in busy] == [6, 6]
+    assert prefork.sandbox.asked("waiting") == []
+
+
+def test_no_jobs_complete_at_once() -> None:
+    assert list(Bridge().as_completed([], timeout=0)) == []
+
+
+def test_a_group_is_one_job_whose_result_is_the_list_of_its_members(prefork: Pool) -> None:
+    bridge = Bridge()
+    job = bridge.submit(group(hashing(text) for text in ("a", "bb", "ccc")))
+    alone = bridge.submit(hashing("alone"))
+
+    results = {outcome.job: outcome.result for outcome in bridge.as_completed([job, alone], timeout=PATIENCE)}
+    assert [each["file_size_bytes"] for each in results[job]] == [1, 2, 3]
+    assert job.state == "SUCCESS"
+    assert len(prefork.sandbox.asked(path="/hash")) == 4
+
+
+def test_without_redis_submitting_fails_soon_and_clearly_and_works_again_with_it() -> None:
+    with PrivateRedis() as server, orchestrating({"BRIDGE_REDIS_URL": server.url}):
+        bridge = Bridge()
+        bridge.submit(check_health.s())
+        server.kill()
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            bridge.submit(check_health.s())
+        assert time.monotonic() - began < 10
+
+        server.start()
+        bridge.submit(check_health.s())
+        with redis.Redis.from_url(server.url) as client:
+            assert client.llen("bridge.metadata") == 1
