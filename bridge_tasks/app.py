@@ -1,7 +1,8 @@
 """The Celery application: `celery -A bridge_tasks.app worker`. It wires; it decides nothing.
 
-Every message gets its furniture when it is published, and a task's correlation id is bound while it runs, for our
-tasks and for any other task of the application.
+A task's correlation id is bound while it runs, for our tasks and for any other task of this application. Importing
+this changes nothing for other applications in the process: it is neither the current nor the default one until a
+worker of ours makes it so.
 """
 
 import os
@@ -9,15 +10,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery
-from celery.signals import before_task_publish, task_postrun, task_prerun
+from celery.signals import task_postrun, task_prerun
 
 from bridge_tasks import correlation, messages
 
-app = Celery("bridge_tasks", amqp=messages.UntellingAMQP)
+app = Celery("bridge_tasks", amqp=messages.FurnishingAMQP, set_as_current=False)
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE", "bridge_tasks.celeryconfig"))
-app.set_default()
-
-before_task_publish.connect(messages.furnish, dispatch_uid="bridge_tasks.messages", weak=False)
 
 _bound: dict[str, ExitStack] = {}
 """Running tasks by id: what to undo when each is over."""
@@ -26,6 +24,8 @@ _bound: dict[str, ExitStack] = {}
 @task_prerun.connect(dispatch_uid="bridge_tasks.bind", weak=False)
 def _bind(task_id: str, task: Any, **_: Any) -> None:
     """Bind the message's id; a message that came without one (sent by hand) gets one here."""
+    if task.app is not app:
+        return
     stack = ExitStack()
     stack.enter_context(correlation.bound(messages.correlation_of(task.request) or correlation.ensure()))
     _bound[task_id] = stack

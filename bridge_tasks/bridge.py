@@ -54,8 +54,11 @@ class Job:
             raise TimeoutError(f"job {self.id} has not ended after {timeout} s") from None
 
     def cancel(self) -> None:
-        """Have workers drop what has not begun."""
-        self.handle.revoke()
+        """Have workers drop what has not begun; of a chain, every step."""
+        step: Any = self.handle
+        while step is not None:
+            step.revoke()
+            step = step.parent
 
 
 @dataclass(frozen=True, slots=True)

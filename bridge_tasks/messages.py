@@ -1,14 +1,14 @@
 """What every message of ours carries besides its task: a correlation id, and a description without content.
 
-`furnish` runs whenever anything is published: first tasks, later steps of a chain, callbacks, retries. It must
-never raise (Celery would log and swallow it), so it repairs where `BridgeTask.apply_async` refuses.
+It is written where our application builds messages, so it holds for first tasks, later steps of a chain, callbacks
+and retries, whoever publishes them, and for no other application in the process.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celery import current_task
-from celery.app.amqp import AMQP
+from celery.app.amqp import AMQP, task_message
 from pydantic import TypeAdapter, ValidationError
 
 from bridge_tasks import correlation
@@ -27,27 +27,33 @@ _UNTOLD = "(…)"
 _content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
 
 
-class UntellingAMQP(AMQP):
-    """Celery's own, except that `task-sent` shows no argument of ours: it is written before `furnish` runs."""
+class FurnishingAMQP(AMQP):
+    """Celery's own builder of messages, which writes the id and the description into each."""
 
-    def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> Any:
-        """Build the message; what `furnish` puts in the place of the arguments, `task-received` will show."""
+    def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> task_message:
+        """Build a message; what events show of its arguments (`task-sent`, `task-received`) is our summary."""
         if name.startswith(OUR_TASKS):
-            options |= {"argsrepr": _UNTOLD, "kwargsrepr": _UNTOLD}
-        return super().as_task_v2(task_id, name, *args, **options)
-
-
-def furnish(headers: dict[str, Any], body: Any, **_: Any) -> None:
-    """Receive `before_task_publish`: write the id and the description into the headers, the id into successors."""
-    arguments, keywords, embedded = body
-    cid = _usable(headers.get(HEADER)) or _inherited() or _group_of(headers, embedded) or correlation.ensure()
-    headers[HEADER] = cid
-    if isinstance(headers.get("headers"), dict):  # Sentry's integration nests a copy, which then wins
-        headers["headers"][HEADER] = cid
-    _mark_successors(embedded, cid)
-    if str(headers.get("task", "")).startswith(OUR_TASKS):
-        headers["argsrepr"] = _UNTOLD if arguments else "()"
-        headers["kwargsrepr"] = summary(keywords, cid)
+            options |= {"argsrepr": _UNTOLD, "kwargsrepr": _UNTOLD}  # spares Celery its own
+        message: task_message = super().as_task_v2(task_id, name, *args, **options)
+        arguments, keywords, embedded = message.body
+        given = options.get("headers") or {}
+        cid = (
+            _usable(given.get(HEADER))
+            or _inherited()
+            or _group_of(message.headers, embedded)
+            or correlation.ensure()
+        )
+        message.headers[HEADER] = cid
+        for wins in (given, given.get("headers")):  # Celery lets these win; Sentry's integration nests the second
+            if isinstance(wins, dict) and (HEADER in wins or wins is not given):
+                wins[HEADER] = cid
+        if name.startswith(OUR_TASKS):
+            shown = {"args": _UNTOLD if arguments else "()", "kwargs": summary(keywords, cid)}
+            message.headers.update(argsrepr=shown["args"], kwargsrepr=shown["kwargs"])
+            if message.sent_event:
+                message.sent_event.update(shown)
+        _mark_successors(embedded, cid)
+        return message
 
 
 def summary(keywords: Mapping[str, Any], cid: str) -> str:

@@ -50,14 +50,14 @@ async def get_intelligence(services: Services, request: ask.GetIntelligence) -> 
 
 async def create_stamp(services: Services, request: ask.CreateStamp) -> Stamped:
     """Stamp a file whose hash is known, with the intelligence that came along."""
-    return await _stamp(services, request, await _optional_text(services, request.content))
+    return await _stamp(services, request, await _stampable_text(services, request.content))
 
 
 async def stamp_file(services: Services, request: ask.StampFile) -> Stamped:
     """Do the whole job: hash, intelligence, stamp. The content is opened once, so all three mean the same."""
     with await services.content.open(request.content) as opened:
         hashed = await _hash(services, opened, request.namespace)
-        text = opened.text(services.content.settings.max_text_bytes)
+        text = await _stampable(services, opened)
     answer = await services.onextree.get_intelligence(request.context)
     enriched = _enriched(answer, request.context, None)
     stamp = ask.CreateStamp(
@@ -201,20 +201,26 @@ async def _stamp(services: Services, request: ask.CreateStamp, text: str | None)
     )
 
 
-async def _optional_text(services: Services, content: ContentRef | None) -> str | None:
-    """The text that the service stamps; None (and the service decides) where there is none."""
+async def _stampable(services: Services, opened: Opened) -> str | None:
+    """The text that is stamped; None for other content, where the service does without."""
+    try:
+        return opened.text(services.content.settings.max_text_bytes)
+    except ContentUnavailable:
+        if await services.metadata.needs_content():
+            raise
+        return None
+
+
+async def _stampable_text(services: Services, content: ContentRef | None) -> str | None:
     if content is None:
         return None
     with await services.content.open(content) as opened:
-        return opened.text(services.content.settings.max_text_bytes)
+        return await _stampable(services, opened)
 
 
 async def _text(services: Services, content: ContentRef) -> str:
-    text = await _optional_text(services, content)
-    if text is None:
-        limit = services.content.settings.max_text_bytes
-        raise ContentUnavailable(f"the content is not UTF-8 text of at most {limit} bytes")
-    return text
+    with await services.content.open(content) as opened:
+        return opened.text(services.content.settings.max_text_bytes)
 
 
 async def _registered(services: Services, request: ask.ValidateStamp, text: str) -> dict[str, Any] | None:
@@ -246,5 +252,5 @@ async def _validated(
 
 async def _batch_item(services: Services, item: BatchItem) -> dict[str, Any]:
     plain = item.model_dump(exclude={"content"}, exclude_none=True)
-    text = await _optional_text(services, item.content)
+    text = await _stampable_text(services, item.content)
     return plain if text is None else {**plain, "content": text}

@@ -1,10 +1,11 @@
 """The environment, read once into one frozen tree. Knobs are defined beside what obeys them; this composes.
 
 Variables begin with `BRIDGE_`, parts are joined by `__`: `BRIDGE_METADATA__URLS`. A file `.bridge.env` in the
-working directory (`bridge-tasks up` writes one) is read first; the environment wins. No secret is ever printed:
-URLs that may hold a password are `SecretStr`.
+working directory (`bridge-tasks up` writes one) is read first, if it is ours; the environment wins. No secret is
+ever printed: URLs that may hold a password are `SecretStr`.
 """
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -153,7 +154,7 @@ class TaskSettings(Section):
 
 
 class LogSettings(Section):
-    """How logs look: `level` from which on, `json` for machines."""
+    """How logs look: `level` from which on, `json_lines` for machines."""
 
     level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
     json_lines: bool = False
@@ -171,7 +172,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="BRIDGE_",
         env_nested_delimiter="__",
-        env_file=ENV_FILE,
         nested_model_default_partial_update=True,
         frozen=True,
         extra="ignore",
@@ -206,8 +206,17 @@ def load() -> Settings:
         ConfigurationError: a variable is wrong; the message names it, not its value.
     """
     try:
-        return Settings()
+        return Settings(_env_file=_own(ENV_FILE))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = "BRIDGE_" + "__".join(str(part).upper() for part in first["loc"] if isinstance(part, str))
-        raise ConfigurationError(f"{name}: {first['msg']}") from None
+        raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _own(name: str) -> str | None:
+    """Let a file speak for the environment only if nobody else can have written it."""
+    try:
+        found = Path(name).stat()
+    except OSError:
+        return None
+    return name if found.st_uid == os.geteuid() and not found.st_mode & 0o022 else None

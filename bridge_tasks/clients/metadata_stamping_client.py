@@ -263,8 +263,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             InvalidRequest: an item lacks a field, or lacks content that this service is known to need.
             ClientError: every item failed; `data` holds the results.
         """
-        await self._find_prefix("batch_create_stamps", correlation_id)
-        needs_content = bool(self._prefix) or self.base_url.endswith(API_PREFIX)
+        needs_content = await self.needs_content("batch_create_stamps", correlation_id)
         prepared = [batch_item(item, index, namespace, needs_content) for index, item in enumerate(items)]
         body = await self._ask(
             "batch_create_stamps",
@@ -301,6 +300,13 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         response = await self._request("get_service_metrics", "GET", "/metrics", correlation_id=correlation_id)
         body = self._json(response, "Metrics retrieval failed")
         return data_of(body) if is_envelope(body) else body
+
+    async def needs_content(
+        self, operation: str = "needs_content", correlation_id: UUID | str | None = None
+    ) -> bool:
+        """Say whether this service stamps content: the real one does, the guide's shape stamps hashes."""
+        await self._find_prefix(operation, correlation_id)
+        return bool(self._prefix) or self.base_url.endswith(API_PREFIX)
 
     async def _request(self, operation: str, method: str, endpoint: str, **options: Any) -> httpx.Response:
         await self._find_prefix(operation, options.get("correlation_id"))

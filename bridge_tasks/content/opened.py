@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import IO, Self
 
+from bridge_tasks.errors import ContentUnavailable
+
 
 @dataclass(slots=True)
 class Opened:
@@ -17,12 +19,20 @@ class Opened:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def text(self, limit: int) -> str | None:
-        """Return the content as text; None where it is not UTF-8 or longer than `limit` bytes."""
+    def text(self, limit: int) -> str:
+        """Return the content as text.
+
+        Raises:
+            ContentUnavailable: it is not UTF-8, or longer than `limit` bytes.
+        """
         if self.size > limit:
-            return None
+            raise ContentUnavailable(
+                f"the content is {self.size} bytes; text is stamped and validated up to {limit}"
+            )
         self.file.seek(0)
         try:
             return self.file.read(limit).decode()
         except UnicodeDecodeError:
-            return None
+            raise ContentUnavailable(
+                "the content is not UTF-8 text, and only text is stamped and validated"
+            ) from None

@@ -305,16 +305,26 @@ def tried_by_nobody(root: str) -> list[str]:
     [
         ("grüß".encode(), 10, "grüß"),
         ("grüß".encode(), 6, "grüß"),
-        ("grüß".encode(), 5, None),
-        (b"\xff", 10, None),
         (b"", 0, ""),
     ],
 )
 def test_content_is_text_where_it_is_utf_8_within_the_limit(
-    root: Path, settings: ContentSettings, raw: bytes, limit: int, text: str | None
+    root: Path, settings: ContentSettings, raw: bytes, limit: int, text: str
 ) -> None:
     (root / "a.bin").write_bytes(raw)
     with open_file(FileContent(path=str(root / "a.bin")), settings) as opened:
         opened.file.read()  # as hashing does before
         assert opened.text(limit) == text
     assert opened.file.closed
+
+
+@pytest.mark.parametrize(("raw", "limit", "why"), [("grüß".encode(), 5, "6 bytes"), (b"\xff", 10, "not UTF-8")])
+def test_content_that_is_no_text_within_the_limit_says_why(
+    root: Path, settings: ContentSettings, raw: bytes, limit: int, why: str
+) -> None:
+    (root / "a.bin").write_bytes(raw)
+    with (
+        open_file(FileContent(path=str(root / "a.bin")), settings) as opened,
+        pytest.raises(ContentUnavailable, match=why),
+    ):
+        opened.text(limit)

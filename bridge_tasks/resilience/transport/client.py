@@ -1,7 +1,7 @@
 """The HTTP client on top of the transports: an `httpx.AsyncClient` whose `request` takes the short way.
 
 It builds the request from prepared headers and hands it straight to the transport, past the redirects, cookies,
-auth and event hooks that calls between services have no use for. A redirect is thus never followed.
+auth and event hooks that calls between services have no use for. What asks for one of those takes httpx's own way.
 """
 
 from collections.abc import Mapping
@@ -25,24 +25,28 @@ class LeanAsyncClient(httpx.AsyncClient):
         self._fixed = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._seconds = timeout
 
-    async def request(  # type: ignore[override] # a subset of httpx's keywords, all that our clients use
+    async def request(  # type: ignore[override] # httpx's keywords, those that our clients use by name
         self,
         method: str,
-        url: str,
+        url: httpx.URL | str,
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         files: Any = None,
         extensions: Mapping[str, Any] | None = None,
+        **others: Any,
     ) -> httpx.Response:
-        """Send one request; the response has been read when it returns.
+        """Send one request; the response has been read when it returns. `others` are httpx's further keywords.
 
         Raises:
             httpx.TransportError: as the transports say.
             CircuitBreakerError: the circuit is open.
             InvalidRequest: `json` holds what JSON cannot carry.
         """
+        if others:
+            known = {"headers": headers, "params": params, "json": json, "files": files, "extensions": extensions}
+            return await super().request(method, url, **known, **others)
         if self.is_closed:
             raise RuntimeError("the client is closed")
         request = httpx.Request(
@@ -65,6 +69,6 @@ def _packed(json: Any) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _url(text: str) -> httpx.URL:
+def _url(text: httpx.URL | str) -> httpx.URL:
     """Parse once: a client calls the same few addresses for ever (httpx's URLs are immutable)."""
     return httpx.URL(text)
