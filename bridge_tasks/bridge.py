@@ -81,9 +81,11 @@ class Bridge:
             correlation_id: for steps that carry none yet; by default the one bound here, else a new one.
 
         Raises:
-            InvalidRequest: an argument is wrong; nothing was sent.
+            InvalidRequest: an argument of what can begin now is wrong; nothing was sent. (Of a later step in a
+                chain only its turn can tell: it fails then, and the job with it.)
             kombu.exceptions.OperationalError: the broker, or the result backend, is out of reach.
         """
+        _check_members(work)
         carried = set(_carried(work))
         default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
         with correlation.bound(default) as bound:
@@ -105,6 +107,17 @@ class Bridge:
                 yield outcome
             if waiting and ends is not None and time.monotonic() > ends:
                 raise TimeoutError(f"{len(waiting)} jobs have not ended after {timeout} s")
+
+
+def _check_members(work: Signature[Any]) -> None:
+    """Check all that a group begins with, before its first member is sent. Alone, a task checks itself."""
+    members = getattr(work, "tasks", None) or []
+    for member in members[:1] if work.task == "celery.chain" else members:
+        task: Any = app.tasks.get(member.task)
+        if getattr(member, "tasks", None):
+            _check_members(member)
+        elif hasattr(task, "check"):
+            task.check(member.args, member.kwargs)
 
 
 def _sent(work: Signature[Any]) -> Any:

@@ -17,6 +17,8 @@ from bridge_tasks.models.content import ContentRef, describe
 
 HEADER = correlation.CELERY_HEADER
 OUR_TASKS = "bridge."
+_CARRIERS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
+"""Tasks of Celery's that carry arguments of ours among theirs."""
 
 _EMBEDDED = ("callbacks", "errbacks", "chain")
 _TOLD = ("file_path", "file_hash", "namespace", "context", "query", "start_node")
@@ -32,7 +34,8 @@ class FurnishingAMQP(AMQP):
 
     def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> task_message:
         """Build a message; what events show of its arguments (`task-sent`, `task-received`) is our summary."""
-        if name.startswith(OUR_TASKS):
+        ours = name.startswith(OUR_TASKS) or name in _CARRIERS
+        if ours:
             options |= {"argsrepr": _UNTOLD, "kwargsrepr": _UNTOLD}  # spares Celery its own
         message: task_message = super().as_task_v2(task_id, name, *args, **options)
         arguments, keywords, embedded = message.body
@@ -47,7 +50,7 @@ class FurnishingAMQP(AMQP):
         for wins in (given, given.get("headers")):  # Celery lets these win; Sentry's integration nests the second
             if isinstance(wins, dict) and (HEADER in wins or wins is not given):
                 wins[HEADER] = cid
-        if name.startswith(OUR_TASKS):
+        if ours:
             shown = {"args": _UNTOLD if arguments else "()", "kwargs": summary(keywords, cid)}
             message.headers.update(argsrepr=shown["args"], kwargsrepr=shown["kwargs"])
             if message.sent_event:

@@ -6,9 +6,11 @@ ever printed: URLs that may hold a password are `SecretStr`.
 """
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +23,7 @@ from pydantic import (
 )
 from pydantic import BaseModel as Model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.models.content import web_address
@@ -41,16 +44,26 @@ def _service_url(value: str) -> str:
 
 
 def _root(value: str) -> str:
-    path = Path(value).expanduser()
+    path = Path(value)
     if not path.is_absolute():
         raise ValueError("must be absolute")
     return str(path.resolve())
 
 
-def _redis_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://", "sentinel://")):
-        raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
-    return value
+def _url_of(*schemes: str) -> AfterValidator:
+    """Refuse, without quoting it, what a Redis or AMQP client would trip over with the password in its message."""
+
+    def check(value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("must be a URL: escape special characters in the password") from None
+        if parts.scheme not in schemes or not (parts.hostname or parts.path):
+            raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
+        return value
+
+    return AfterValidator(check)
 
 
 Urls = Annotated[
@@ -60,8 +73,10 @@ Urls = Annotated[
     Field(min_length=1),
 ]
 Roots = Annotated[tuple[Annotated[str, AfterValidator(_root)], ...], NoDecode, BeforeValidator(_split)]
-Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], NoDecode, BeforeValidator(_split)]
+RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix", "sentinel")]
+BrokerUrl = Annotated[SecretStr, _url_of("redis", "rediss", "sentinel", "amqp", "amqps")]
+ResultUrl = Annotated[SecretStr, _url_of("redis", "rediss", "sentinel")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -179,8 +194,8 @@ class Settings(BaseSettings):
     )
 
     redis_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
-    broker_url: SecretStr | None = None
-    result_backend_url: SecretStr | None = None
+    broker_url: BrokerUrl | None = None
+    result_backend_url: ResultUrl | None = None
     metadata: MetadataSettings = MetadataSettings()
     onextree: OnexTreeSettings = OnexTreeSettings()
     content: ContentSettings = ContentSettings()
@@ -211,6 +226,12 @@ def load() -> Settings:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = "BRIDGE_" + "__".join(str(part).upper() for part in first["loc"] if isinstance(part, str))
         raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"BRIDGE_{field[1].upper()}" if field else "the environment"
+        raise ConfigurationError(f"{name} cannot be read: set its parts one by one ({name}__…)") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{ENV_FILE} is not UTF-8 text") from None
 
 
 def _own(name: str) -> str | None:

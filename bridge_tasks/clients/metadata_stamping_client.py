@@ -315,7 +315,8 @@ class AsyncMetadataStampingClient(BaseServiceClient):
     async def _find_prefix(self, operation: str, correlation_id: UUID | str | None) -> None:
         """Ask once per opened pool where the routes are; anything but "no such route" means they are there.
 
-        The question is part of the operation that needs the answer, and fails under its name.
+        The question is part of the operation that needs the answer, and fails under its name. A 404 in other
+        words than a router's tells nothing, and is not remembered.
         """
         if self._http_client is None:
             await self.initialize()
@@ -324,7 +325,12 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         response = await super()._request(
             operation, "GET", f"{API_PREFIX}/health", correlation_id=correlation_id, tolerated=range(400, 500)
         )
-        self._prefix = "" if response.status_code == httpx.codes.NOT_FOUND else API_PREFIX
+        if response.status_code != httpx.codes.NOT_FOUND:
+            self._prefix = API_PREFIX
+        elif complaint(self._json(response, "Finding the routes failed")).message == "Not Found":
+            self._prefix = ""
+        else:
+            raise ServiceUnavailableError(f"{self.service_name} {operation}: a 404 where its routes should be")
 
     async def _validate_connection(self) -> bool:
         """Say whether the service answers and can work; a degraded one can."""

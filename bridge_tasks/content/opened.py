@@ -30,9 +30,10 @@ class Opened:
                 f"the content is {self.size} bytes; text is stamped and validated up to {limit}"
             )
         self.file.seek(0)
+        raw = self.file.read(limit)
         try:
-            return self.file.read(limit).decode()
+            if b"\0" not in raw:  # valid UTF-8, but no text that anyone wrote; six times its size as JSON
+                return raw.decode()
         except UnicodeDecodeError:
-            raise ContentUnavailable(
-                "the content is not UTF-8 text, and only text is stamped and validated"
-            ) from None
+            pass
+        raise ContentUnavailable("the content is not UTF-8 text, and only text is stamped and validated")

@@ -60,12 +60,22 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[Any]:
         """Check the arguments and send the task. Options are Celery's."""
-        if not options.get("retries"):  # a retry's arguments were checked when they were first sent
-            request = self.parse(args or (), kwargs or {})
-            _vet_all(request)
+        # A worker publishes retries and the steps after one that ended: those are checked where they run, so that
+        # what is wrong with a step is that step's failure.
+        if not options.get("retries") and "parent_id" not in options:
             _check_correlation(options.get("headers"))
-            args, kwargs = (), request.model_dump(mode="json", exclude_none=True)
+            args, kwargs = (), self.check(args or (), kwargs or {}).model_dump(mode="json", exclude_none=True)
         return super().apply_async(tuple(args or ()), dict(kwargs or {}), **options)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
+        """Read the arguments, and refuse content that workers may not read.
+
+        Raises:
+            InvalidRequest: see `parse` and `content.vet`.
+        """
+        request = self.parse(args, kwargs)
+        _vet_all(request)
+        return request
 
     def parse(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
         """Read the arguments of a message or a call.

@@ -7,7 +7,7 @@ Handlers here must be quick and must not raise (Celery logs and swallows), but f
 import logging
 from typing import Any
 
-from celery.signals import setup_logging, worker_init, worker_process_shutdown, worker_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_process_shutdown, worker_shutdown
 
 from bridge_tasks import runtime
 from bridge_tasks.observability import logs
@@ -22,6 +22,19 @@ def _configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
     log = load().log
     given = loglevel if loglevel not in (None, logging.WARNING, "WARNING") else None
     logs.configure(given or log.level, json_lines=log.json_lines)
+
+
+@celeryd_init.connect(dispatch_uid="bridge_tasks.results", weak=False)
+def _keep_trying_to_store_results(conf: Any, **_: Any) -> None:
+    """Outlast a restart of Redis, where a producer gives up at once.
+
+    A worker that gave up would lose the result and, under threads and solo, count the job as running for ever.
+    """
+    options = conf.result_backend_transport_options
+    policy = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+    conf.result_backend_transport_options = {**options, "retry_policy": policy}
+    conf.result_backend_always_retry = True
+    conf.result_backend_max_retries = policy["max_retries"]
 
 
 @worker_init.connect(dispatch_uid="bridge_tasks.pool", weak=False)
