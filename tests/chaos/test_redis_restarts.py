@@ -59,6 +59,7 @@ def test_every_pool_works_on_after_redis_was_killed_in_the_middle_of_jobs(
     services = metadata_service.create_app("service", ":memory:"), onextree_service.create_app("service", tmp_path)
     with ExitStack() as stack:
         metadata, onextree = (stack.enter_context(running(app)) for app in services)
+        records = controls_of(services[0]).records
         environments = {
             pool: {
                 **inherited,
@@ -72,11 +73,17 @@ def test_every_pool_works_on_after_redis_was_killed_in_the_middle_of_jobs(
         for pool, process in workers.items():
             process.wait_ready(lambda process=process: " ready." in process.log.read_text(), 30)  # type: ignore[misc]
             with orchestrating(environments[pool]):
-                controls_of(services[0]).faults.add(Latency(seconds=0.5, count=2, path="/hash"))
+                controls_of(services[0]).faults.add(Latency(seconds=1.5, count=2, path="/hash"))
                 for text in "abcd":
                     Bridge().submit(generate_hash.s(content=inline(f"{pool} {text}")))
 
+        assert eventually(lambda: records.counts()["in_flight"] >= len(POOLS)), (
+            "each pool is in the middle of a job"
+        )
         server.kill()
+        assert eventually(lambda: records.counts()["in_flight"] == 0), "the jobs end while there is no Redis"
+        for process in workers.values():
+            assert eventually(lambda process=process: "Connection" in process.log.read_text())  # type: ignore[misc]
         server.start()
 
         for pool in POOLS:
