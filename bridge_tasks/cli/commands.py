@@ -5,16 +5,19 @@ Those are imported when a command runs: Celery and pydantic take most of a secon
 # ruff: noqa: PLC0415 - see above
 
 from enum import StrEnum
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 app = typer.Typer(
     help="Hash, enrich and stamp files through Celery workers.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help: it fits 80 columns, and goes into any pager
     pretty_exceptions_enable=False,
 )
 
@@ -37,7 +40,7 @@ class Pool(StrEnum):
     solo = "solo"
 
 
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH", hidden=True)]
 Include = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Of directories, take only files that match; repeatable."),
@@ -48,22 +51,52 @@ Exclude = Annotated[
 ]
 CorrelationId = Annotated[str | None, typer.Option(metavar="ID", help="Finds the run in logs; default: new.")]
 Timeout = Annotated[
-    float | None, typer.Option(min=0.001, metavar="SECONDS", help="For the whole run; default: no limit.")
+    float | None, typer.Option(metavar="SECONDS", min=0.001, help="For the whole run; default: no limit.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but what went wrong.")]
-Concurrency = Annotated[int, typer.Option(min=1, help="Jobs that the worker does at a time.")]
-DialectOption = Annotated[Dialect, typer.Option(help="How the services speak.")]
+PoolOption = Annotated[Pool, typer.Option(metavar="POOL", help="The worker's pool: prefork, threads or solo.")]
+DialectOption = Annotated[
+    Dialect, typer.Option(metavar="DIALECT", help="How the services speak: service or guide.")
+]
+Port = typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")
+
+
+class _TakesMore(TyperCommand):
+    """A command that passes arguments on, and says how when one is typed as if it were its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if type(error).__name__ == "NoSuchOption":  # Typer has click's errors in a private package
+                ctx.fail(f"{error}. Options of `celery worker` go after --: bridge-tasks worker -- -Q bridge.bulk")
+            raise
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bridge-tasks {version('bridge-tasks')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
 def demo(
-    files: Annotated[int, typer.Option(min=1, max=1000, help="How many files to stamp.")] = 320,
+    files: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=1000, help="How many files to stamp.")] = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Stamp and validate real files through real workers, in a temporary directory.
+    """See it all work: stamp and validate 300 files.
 
-    Starts a Redis, both sandbox services and a worker, and stops them again.
+    They are real files, and go through real workers, in a temporary directory. Starts a Redis, both sandbox
+    services and a worker, and stops them again.
     """
     from bridge_tasks.cli.demo import demo as run
 
@@ -72,17 +105,20 @@ def demo(
 
 @app.command()
 def up(
-    root: Annotated[Path, typer.Option(help="The directory that jobs may read.")] = Path(),
+    root: Annotated[Path, typer.Option(metavar="DIRECTORY", help="What jobs may read.")] = Path(),
     dialect: DialectOption = Dialect.service,
-    pool: Annotated[Pool, typer.Option(help="The worker's pool.")] = Pool.prefork,
-    concurrency: Concurrency = 2,
+    pool: PoolOption = Pool.prefork,
+    concurrency: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, help="Jobs that the worker does at a time.")
+    ] = 2,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Start Flower, if it is installed.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the worker's log.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Redis, both sandbox services, a worker and Flower on this machine; Ctrl-C stops them.
+    """Start everything that jobs need on this machine.
 
-    Writes .bridge.env, so that commands typed in the same directory find them.
+    Redis, both sandbox services, a worker and Flower run until Ctrl-C. Writes .bridge.env, so that commands typed
+    in the same directory find them.
     """
     from bridge_tasks.cli.local_stack import Plan
     from bridge_tasks.cli.up import up as run
@@ -99,16 +135,19 @@ def up(
     run(plan, as_json=as_json, verbose=verbose)
 
 
-@app.command()
+@app.command(cls=_TakesMore)
 def worker(
-    pool: Annotated[Pool, typer.Option(help="How jobs are done side by side.")] = Pool.prefork,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="How many; default: one per CPU.")] = None,
-    loglevel: Annotated[str | None, typer.Option(help="Default: BRIDGE_LOG__LEVEL.")] = None,
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARGUMENT...]", help="More arguments of `celery worker`.")
+    pool: PoolOption = Pool.prefork,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Jobs at a time; default: one per CPU.")
     ] = None,
+    loglevel: Annotated[str | None, typer.Option(metavar="LEVEL", help="Default: BRIDGE_LOG__LEVEL.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="-- ARGUMENT", hidden=True)] = None,
 ) -> None:
-    """Run a Celery worker on all our queues, in this process."""
+    """Run a Celery worker on all our queues.
+
+    Arguments after -- are those of `celery worker`.
+    """
     from bridge_tasks.app import app as celery
 
     options = {"--pool": pool, "--concurrency": concurrency, "--loglevel": loglevel}
@@ -123,7 +162,7 @@ def stamp(
         str | None, typer.Option(metavar="TEXT", help="What OnexTree is asked about; default: the PATH's name.")
     ] = None,
     namespace: Annotated[
-        str | None, typer.Option(help="Where the stamps belong; default: the service's own.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Where the stamps belong; default: the service's own.")
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -132,7 +171,11 @@ def stamp(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hash, enrich and stamp files, and those in directories; exits with 1 if any failed."""
+    """Hash, enrich and stamp files.
+
+    A PATH is a file or a directory, of which version control, caches and environments are left out. Exits with 1
+    unless all succeeded.
+    """
     from bridge_tasks.cli.file_runs import RunOptions
     from bridge_tasks.cli.stamping import stamp as run
 
@@ -146,7 +189,7 @@ def stamp(
 def validate(
     paths: Paths,
     namespace: Annotated[
-        str | None, typer.Option(help="Where to look for stamps; default: everywhere.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Where to look for stamps; default: everywhere.")
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -155,7 +198,11 @@ def validate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check files against their stamps; exits with 1 unless all are valid."""
+    """Check files against their stamps.
+
+    A PATH is a file or a directory. "No stamp" means: never stamped, or changed since. Exits with 1 unless all are
+    valid.
+    """
     from bridge_tasks.cli.file_runs import RunOptions
     from bridge_tasks.cli.validation import validate as run
 
@@ -167,7 +214,10 @@ def validate(
 
 @app.command()
 def health(as_json: AsJson = False) -> None:
-    """Ask Redis, the workers and both services how they are; exits with 1 if anything is not well."""
+    """Ask Redis, workers and services how they are.
+
+    Exits with 1 if anything is not well.
+    """
     from bridge_tasks.cli.health import health as run
 
     raise typer.Exit(run(as_json=as_json))
@@ -176,25 +226,30 @@ def health(as_json: AsJson = False) -> None:
 @app.command()
 def sandbox(
     dialect: DialectOption = Dialect.service,
-    tree: Annotated[Path | None, typer.Option(help="The directory that OnexTree indexes.")] = None,
-    database: Annotated[Path | None, typer.Option(help="A SQLite file for the stamps; default: memory.")] = None,
-    metadata_port: Annotated[int, typer.Option(min=0, max=65_535, help="Zero takes a free one.")] = _METADATA_PORT,
-    onextree_port: Annotated[int, typer.Option(min=0, max=65_535, help="Zero takes a free one.")] = _ONEXTREE_PORT,
+    tree: Annotated[
+        Path | None,
+        typer.Option(metavar="DIRECTORY", exists=True, file_okay=False, help="What OnexTree indexes."),
+    ] = None,
+    database: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="SQLite, for the stamps; default: memory.")
+    ] = None,
+    metadata_port: Annotated[int, Port] = _METADATA_PORT,
+    onextree_port: Annotated[int, Port] = _ONEXTREE_PORT,
     as_json: AsJson = False,
 ) -> None:
-    """Run both sandbox services in the foreground; the first line tells, as JSON in any case, where they are."""
+    """Run both sandbox services in the foreground.
+
+    The first line tells where they are, as JSON in any case.
+    """
     del as_json
     from bridge_tasks.cli.local_stack import require_sandbox
+    from bridge_tasks.errors import ConfigurationError
 
     require_sandbox()
-    from bridge_tasks.sandbox.__main__ import main
+    from bridge_tasks.sandbox.__main__ import prepare, serve
 
-    options = {
-        "--dialect": dialect,
-        "--tree": tree,
-        "--database": database,
-        "--metadata-port": metadata_port,
-        "--onextree-port": onextree_port,
-    }
-    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-    raise typer.Exit(main(given))
+    try:
+        servers = prepare(dialect.value, tree, database, metadata_port=metadata_port, onextree_port=onextree_port)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the sandbox cannot start: {error}") from error
+    serve(*servers)

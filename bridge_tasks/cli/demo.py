@@ -6,6 +6,7 @@ Every figure is counted where the thing happens. Writes nothing outside one temp
 import json
 import os
 import shutil
+import sys
 import sysconfig
 import tempfile
 import urllib.request
@@ -17,16 +18,16 @@ from typing import Any
 from celery.canvas import Signature
 
 from bridge_tasks import correlation
-from bridge_tasks.cli.file_runs import Run, RunOptions, run_over_files
+from bridge_tasks.cli.file_runs import INTERRUPTED, Run, RunOptions, run_over_files
 from bridge_tasks.cli.files import Found
 from bridge_tasks.cli.local_stack import LocalStack, Plan, local_stack
-from bridge_tasks.cli.screen import announce, counted, say, show_facts, show_json
+from bridge_tasks.cli.screen import announce, counted, say, show_facts, show_json, show_lines
 from bridge_tasks.cli.signals import end_on_signals
-from bridge_tasks.cli.validation import row as validation_row
-from bridge_tasks.cli.validation import validation_job
+from bridge_tasks.cli.validation import job_of, validation_job
 from bridge_tasks.sandbox.redis import URL_VARIABLE
 from bridge_tasks.workflows import stamp_file_job
 
+_PROGRAM = "bridge-tasks"
 _WORKERS = 2
 _MAX_FILE_BYTES = 256 * 1024
 _STAGE_SECONDS = 120.0
@@ -70,7 +71,7 @@ def demo(files: int, *, as_json: bool) -> int:
         figures = _demonstrate(files)
     except KeyboardInterrupt:
         say("Interrupted: everything is stopped and removed.")
-        raise
+        return INTERRUPTED
     if as_json:
         show_json(asdict(figures))
     else:
@@ -159,7 +160,7 @@ def _stage(
 
 
 def _count(run: Run, state: str) -> int:
-    return sum(validation_row(answer)["state"] == state for answer in run.answers)
+    return sum(job_of(answer)["state"] == state for answer in run.answers)
 
 
 def _change_one(tree: Path) -> Path:
@@ -201,10 +202,21 @@ def _show(figures: Figures) -> None:
             "Degraded": str(figures.degraded),
             "Failed": str(figures.failed),
             "Correlation id": figures.correlation_id,
-            "": "",
-            "Next": "bridge-tasks up       the same, to stay, and Flower to watch it (or: make up)",
-            " ": "bridge-tasks stamp .  your own files, from another terminal",
-            "  ": "docs/architecture.md  how it is built",
         },
         good=figures.good,
     )
+    show_lines("", "Next:", *(f"  {line}" for line in _next_steps()))
+
+
+def _next_steps() -> list[str]:
+    activate = Path(sys.prefix, "bin", "activate")
+    steps = [f"source {_from_here(activate)}"] if not shutil.which(_PROGRAM) and activate.exists() else []
+    steps += [
+        f"{_PROGRAM} up       the same, to stay, with Flower to watch it",
+        f"{_PROGRAM} stamp .  your own files, from another terminal",
+    ]
+    return [*steps, "docs/architecture.md  how it is built"] if Path("docs/architecture.md").exists() else steps
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,6 +1,7 @@
 """The file by which commands in the same directory find the stack of `up`. It replaces no file but its own."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,20 @@ _FIRST_LINE = "# Written by `bridge-tasks up`, and removed when it ends."
 
 
 def refuse_taken(path: Path, answers: Callable[[str], bool]) -> None:
-    """Make sure that `path` may be written: it is free, or left by an `up` that is gone.
+    """Make sure that `path` can and may be written: it is free, or left by an `up` that is gone.
 
     Args:
         path: the file.
         answers: tells whether there is a Redis at a URL.
 
     Raises:
-        ConfigurationError: somebody else wrote it, or its stack still answers.
+        ConfigurationError: we may not write there, somebody else wrote it, or its stack still answers.
     """
+    directory = path.absolute().parent
+    try:
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise ConfigurationError(f"{directory} cannot be written, and {path.name} belongs there") from error
     if not path.exists():
         return
     first, *lines = path.read_text().splitlines() or [""]

@@ -4,6 +4,7 @@ Knows nothing of what the jobs mean: `stamping` and `validation` do.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from celery.canvas import Signature
 
 from bridge_tasks import correlation
 from bridge_tasks.cli.files import Found, expand
-from bridge_tasks.cli.jobs import Answer, run_jobs
+from bridge_tasks.cli.jobs import NOT_SENT, Answer, FileJobs
+from bridge_tasks.cli.roots import require_roots
 from bridge_tasks.cli.screen import counted, progress, say, show_json, show_rows
 
 INTERRUPTED = 130
 _ALL_ROWS = 20
-"""Up to this many files each has its row; beyond, only those that need a look."""
+"""Up to this many files each has its row; beyond, only those that need a look, and alike ones share one."""
+_HEADINGS = ("File", "State", "Stamp or reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,33 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A file in the table: its state, with the reason where there is something to say, else the stamp."""
+
+    path: str
+    state: str
+    reason: str
+    stamp_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What there is to say about a run.
 
     Attributes:
-        body: the JSON object.
-        headings: of the table.
-        rows: of the table, in the order of `answers`; the second cell is the state.
+        counts: of the files, by what became of them.
+        jobs: the JSON object of each file.
+        rows: the same for people.
         fine: the state that needs no look.
+        well: whether everything is as it should be.
         summary: one line.
     """
 
-    body: dict[str, Any]
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    counts: dict[str, int]
+    jobs: Sequence[dict[str, Any]]
+    rows: Sequence[Row]
     fine: str
+    well: bool
     summary: str
 
 
@@ -75,30 +90,29 @@ def run_over_files(options: RunOptions, title: str, build: Callable[[Found], Sig
     """Do one job per file, all with one correlation id; Ctrl-C ends the waiting, not the jobs.
 
     Raises:
+        ConfigurationError: jobs may read nothing here.
         InvalidRequest: an option is wrong, or a directory cannot be read; nothing was sent.
     """
-    found = {file.path: file for file in expand(options.paths, options.include, options.exclude)}
-    if not found:
-        say("No file there to take.")
-    answers = {path: Answer(path, "unfinished", error="was not sent") for path in found}
-    began = time.monotonic()
-    interrupted = False
     given = options.correlation_id
     with correlation.bound(correlation.ensure() if given is None else given) as correlation_id:
+        require_roots(options.paths)
+        found = {file.path: file for file in expand(options.paths, options.include, options.exclude)}
+        if not found:
+            say("No files found.")
+        jobs = FileJobs(found, lambda path: build(found[path]))
+        began = time.monotonic()
+        interrupted = False
         try:
             with progress(title, len(found), quiet=options.quiet) as advance:
-                for answer in run_jobs(
-                    list(found), lambda path: build(found[path]), timeout=options.timeout, warn=say
-                ):
-                    answers[answer.path] = answer
-                    if answer.state != "unfinished":
-                        advance()
+                for ended in jobs.run(timeout=options.timeout, warn=say):
+                    advance(ended)
         except KeyboardInterrupt:
             interrupted = True
+            jobs.collect()
     return Run(
         correlation_id=str(correlation_id),
         run_id=str(uuid4()),
-        answers=tuple(answers.values()),
+        answers=tuple(jobs.answers.values()),
         seconds=round(time.monotonic() - began, 3),
         interrupted=interrupted,
     )
@@ -107,19 +121,46 @@ def run_over_files(options: RunOptions, title: str, build: Callable[[Found], Sig
 def present(run: Run, report: Report, options: RunOptions) -> int:
     """Show a report; returns the exit status."""
     if options.as_json:
-        show_json(report.body)
-    else:
-        look = [row for row in report.rows if row[1] != report.fine]
-        shown = report.rows if len(report.rows) <= _ALL_ROWS and not options.quiet else look
-        if shown:
-            show_rows(report.headings, shown)
-        if not options.quiet:
-            say(f"{report.summary} in {run.seconds:.1f} s, correlation id {run.correlation_id}")
+        ending = {"interrupted": run.interrupted, "seconds": run.seconds, "jobs": report.jobs}
+        show_json({**run.identity, **report.counts, **ending})
+    elif run.answers:
+        _show(run, report, quiet=options.quiet)
     if run.interrupted:
-        done = sum(answer.state != "unfinished" for answer in run.answers)
-        say(
-            f"Interrupted: {done} of {counted(len(run.answers), 'file')} done. "
-            f"Jobs that were accepted go on, under correlation id {run.correlation_id}"
-        )
         return INTERRUPTED
-    return 0
+    return 0 if run.answers and report.well else 1
+
+
+def _show(run: Run, report: Report, *, quiet: bool) -> None:
+    look = [row for row in report.rows if row.state != report.fine]
+    shown = report.rows if len(report.rows) <= _ALL_ROWS and not quiet else look
+    if shown:
+        cells = [(row.path, row.state, row.reason or row.stamp_id) for row in shown]
+        show_rows(_HEADINGS, cells if len(shown) <= _ALL_ROWS else _alike(shown))
+    left = _left(run)
+    if not quiet:
+        say(f"{report.summary} in {run.seconds:.1f} s")
+    if left:
+        say(left)
+    if left or not quiet:
+        say(f"Correlation id: {run.correlation_id}")
+
+
+def _alike(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Put files of which the same is to be said into one row."""
+    counts = Counter((row.state, row.reason) for row in rows)
+    return [(counted(count, "file"), state, reason) for (state, reason), count in counts.items()]
+
+
+def _left(run: Run) -> str:
+    """Say what has not ended, if anything, and what becomes of it."""
+    unfinished = [answer for answer in run.answers if answer.state == "unfinished"]
+    if not unfinished:
+        return ""
+    unsent = sum(answer.error == NOT_SENT for answer in unfinished)
+    done = len(run.answers) - len(unfinished)
+    parts = [f"{done} of {counted(len(run.answers), 'file')} done"]
+    if sent := len(unfinished) - unsent:
+        parts.append(f"{counted(sent, 'job')} at workers or in the queue will go on")
+    if unsent:
+        parts.append(f"{counted(unsent, 'file')} not sent")
+    return f"{'Interrupted' if run.interrupted else 'Time is over'}: {', '.join(parts)}."

@@ -11,17 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bridge_tasks.errors import InvalidRequest
-
-IGNORED_DIRECTORIES = (
-    *(".git", ".hg", ".svn", ".bzr"),
-    *("__pycache__", ".venv", "venv", "node_modules", ".tox", ".nox", ".eggs", "*.egg-info"),
-    *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache"),
-)
-IGNORED_FILES = (
-    *("*.py[cod]", "*.class", "*.o", "*.obj", "*.a", "*.lib", "*.so", "*.so.*", "*.dylib", "*.dll", "*.exe"),
-    ".bridge.env",
-)
-"""What a machine made, and the file with the stack's addresses."""
+from bridge_tasks.models.ignored import ignored_directory, ignored_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +48,11 @@ def _walk(top: Path, include: Sequence[str], exclude: Sequence[str]) -> Iterator
     for folder, directories, names in os.walk(top, onerror=_refuse):
         here = Path(folder)
         directories[:] = [
-            name
-            for name in directories
-            if not _matches(here / name, top, IGNORED_DIRECTORIES) and not _matches(here / name, top, exclude)
+            name for name in directories if not ignored_directory(name) and not _matches(here / name, top, exclude)
         ]
         for name in names:
             file = here / name
-            if _matches(file, top, IGNORED_FILES) or _matches(file, top, exclude):
+            if ignored_file(name) or _matches(file, top, exclude):
                 continue
             if (not include or _matches(file, top, include)) and _is_regular(file):
                 yield file

@@ -1,5 +1,6 @@
 """`bridge-tasks health`: Redis, workers, services. Answers within seconds, whatever is down or hangs."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,8 @@ from kombu import Connection
 
 from bridge_tasks import operations
 from bridge_tasks.app import app
-from bridge_tasks.cli.screen import show_json, show_rows
+from bridge_tasks.cli.roots import nothing_runs
+from bridge_tasks.cli.screen import say, show_json, show_rows
 from bridge_tasks.errors import BridgeError
 from bridge_tasks.models.requests import CheckHealth
 from bridge_tasks.models.stamping import ServiceHealth
@@ -24,7 +26,7 @@ _WORKER_SECONDS = 2.5
 _SERVICES = ("metadata", "onextree")
 
 Part = dict[str, Any]
-"""`healthy`, a `detail` for people, and what else there is to tell."""
+"""Its `address`, whether it is `healthy`, a `detail` for people, and what else there is to tell."""
 
 
 def health(*, as_json: bool) -> int:
@@ -34,13 +36,27 @@ def health(*, as_json: bool) -> int:
     parts = {name: asked[name] for name in ("broker", "results", "workers")}
     services = parts["workers"].pop("services", None) or asked["here"].get("services", {})
     parts |= {name: services.get(name, asked["here"]) for name in _SERVICES}
+    addresses = _addresses()
+    parts = {name: {"address": addresses.get(name), **part} for name, part in parts.items()}
     healthy = all(part["healthy"] for part in parts.values())
     if as_json:
         show_json({"healthy": healthy, **parts})
-    else:
-        rows = [(name, _state(part), part["detail"]) for name, part in parts.items()]
-        show_rows(("Part", "State", "Detail"), rows)
+        return 0 if healthy else 1
+    show_rows(("Part", "State", "Detail"), [(name, _state(part), _told(part)) for name, part in parts.items()])
+    if not any(part["healthy"] for part in parts.values()):
+        say(nothing_runs())
     return 0 if healthy else 1
+
+
+def _addresses() -> dict[str, str]:
+    """Where each part should be, without passwords."""
+    settings = load()
+    return {
+        "broker": masked(app.conf.broker_url),
+        "results": masked(app.conf.result_backend),
+        "metadata": ", ".join(settings.metadata.urls),
+        "onextree": ", ".join(settings.onextree.urls),
+    }
 
 
 def _ask_all(questions: Mapping[str, Callable[[], Part]]) -> dict[str, Part]:
@@ -65,8 +81,8 @@ def _ask_all(questions: Mapping[str, Callable[[], Part]]) -> dict[str, Part]:
 
 
 def _broker() -> Part:
-    with _connected() as connection:
-        return {"healthy": True, "detail": connection.as_uri()}  # with the password masked
+    with _connected():
+        return {"healthy": True, "detail": "answers"}
 
 
 def _connected() -> Connection:
@@ -78,7 +94,7 @@ def _connected() -> Connection:
 
 def _results() -> Part:
     app.backend.client.ping()  # type: ignore[attr-defined] # Redis's backend has it
-    return {"healthy": True, "detail": app.backend.as_uri()}  # the same
+    return {"healthy": True, "detail": "answers"}
 
 
 def _workers() -> Part:
@@ -113,6 +129,15 @@ def _services_from_here() -> Part:
 def _service(found: ServiceHealth, seen_by: str) -> Part:
     detail = found.error or f"{found.status}, circuit {found.circuit}, seen by {seen_by}"
     return {**found.model_dump(), "seen_by": seen_by, "detail": detail}
+
+
+def masked(url: str) -> str:
+    """Hide the password of each address in a Redis URL, and its options, which may hold one."""
+    return re.sub(r"(://[^:@/;]*):[^;]*@", r"\1:**@", url.partition("?")[0])
+
+
+def _told(part: Part) -> str:
+    return f"{part['address']}: {part['detail']}" if part["address"] else str(part["detail"])
 
 
 def _state(part: Part) -> str:

@@ -22,7 +22,7 @@ from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bridge_tasks.cli.signals import ignore_signals
+from bridge_tasks.cli.signals import ignore_signals, signals_held
 from bridge_tasks.errors import ConfigurationError, InvalidRequest
 from bridge_tasks.sandbox.processes import LocalProcess, ProcessFailed
 from bridge_tasks.sandbox.redis import URL_VARIABLE, GivenRedis, NoRedisServer, PrivateRedis
@@ -123,7 +123,8 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
         )
         inherited = {**environment, "TMPDIR": str(directory)}
         server = _redis(environment)
-        stopping.enter_context(server)
+        with signals_held():
+            stopping.enter_context(server)
         redis_url = server.url
 
         def start(name: str, arguments: list[str], extra: Mapping[str, str], grace: float) -> LocalProcess:
@@ -131,7 +132,8 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
                 [*_PROGRAM, *arguments], directory=directory, name=name, environment={**inherited, **extra}
             )
             stopping.callback(process.terminate, grace)  # first: an interrupt may come at any moment
-            return process.start()
+            with signals_held():
+                return process.start()
 
         sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
         metadata_url, onextree_url = _announced_urls(sandbox)

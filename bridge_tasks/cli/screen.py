@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,22 +22,26 @@ STYLES = {
     "healthy": "green",
     "degraded": "yellow",
     "unfinished": "yellow",
-    "unstamped": "yellow",
+    "no stamp": "yellow",
 }
 """By state; any other is trouble, and red."""
+_ID_CELLS = 36
+"""A UUID, which never wraps."""
+_PATH_CELLS = 12
+_GAP_CELLS = 2
 
 
 @contextmanager
-def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show a live bar for the length of a `with` block, where standard error is a terminal.
 
-    Gives the call that counts one more.
+    Gives the call that counts so many more.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as shown:
         bar = shown.add_task(title, total=total)
-        yield lambda: shown.advance(bar)
+        yield lambda more: shown.advance(bar, more)
 
 
 def say(line: str) -> None:
@@ -57,13 +62,33 @@ def show_json(value: Mapping[str, Any]) -> None:
 
 
 def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; a cell that is a known state has its colour."""
+    """Print a table that fits: long cells of the first column (paths) keep their end, the last column is folded.
+
+    A cell that is a known state has its colour.
+    """
+    console = Console()
+    told = [[printable(cell) for cell in row] for row in rows]
+    first, *middle, last = (max(map(cell_len, column)) for column in zip(headings, *told, strict=True))
+    last = min(last, _ID_CELLS)
+    room = max(_PATH_CELLS, console.width - sum(middle) - last - _GAP_CELLS * (len(headings) - 1))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    table.add_column(headings[0], no_wrap=True, min_width=min(first, room))
+    for heading in headings[1:-1]:
+        table.add_column(heading, no_wrap=True)
+    table.add_column(headings[-1], overflow="fold", min_width=last)
+    for path, *cells in told:
+        table.add_row(shortened(path, room), *(Text(cell, STYLES.get(cell, "")) for cell in cells))
+    console.print(table)
+
+
+def shortened(path: str, cells: int) -> Text:
+    """Cut a path from the left: its end says more."""
+    if cell_len(path) <= cells:
+        return Text(path)
+    end = path[-cells:]
+    while cell_len(end) >= cells:
+        end = end[1:]
+    return Text(f"…{end}")
 
 
 def show_facts(title: str, facts: Mapping[str, str], *, good: bool = True) -> None:
@@ -77,9 +102,21 @@ def show_facts(title: str, facts: Mapping[str, str], *, good: bool = True) -> No
     Console().print(Panel(table, title=title, title_align="left", border_style=frame, expand=False))
 
 
+def show_lines(*lines: str) -> None:
+    """Print lines as they are, below a table or a frame."""
+    for line in lines:
+        Console(soft_wrap=True).print(Text(printable(line)))
+
+
 def counted(number: int, noun: str) -> str:
     """Write `1 file`, `2 files`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def summed_up(files: int, counts: Mapping[str, int]) -> str:
+    """Write `3 files: 2 succeeded, 1 failed`; unfinished ones only where there are some."""
+    told = (f"{count} {state}" for state, count in counts.items() if count or state != "unfinished")
+    return f"{counted(files, 'file')}: {', '.join(told)}"
 
 
 def printable(text: str) -> str:

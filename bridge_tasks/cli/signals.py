@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -15,6 +17,20 @@ def end_on_signals() -> None:
     for number in _ENDING:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let signals wait for the end of a `with` block that forks: what they raise in a fork's hooks is lost."""
+    arrived: list[int] = []
+    handlers = {number: signal.signal(number, lambda which, _: arrived.append(which)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for first in arrived[:1]:
+            signal.raise_signal(first)
 
 
 def ignore_signals() -> None:

@@ -1,13 +1,14 @@
 """`bridge-tasks stamp`: hash, enrich and stamp files, and tell which stand."""
 
+from collections import Counter
 from typing import Any
 
 from celery.canvas import Signature
 
-from bridge_tasks.cli.file_runs import Report, Run, RunOptions, present, run_over_files
+from bridge_tasks.cli.file_runs import Report, Row, Run, RunOptions, present, run_over_files
 from bridge_tasks.cli.files import Found
 from bridge_tasks.cli.jobs import Answer
-from bridge_tasks.cli.screen import counted, printable
+from bridge_tasks.cli.screen import printable, summed_up
 from bridge_tasks.workflows import stamp_file_job
 
 
@@ -24,12 +25,29 @@ def stamp(options: RunOptions, context: str | None) -> int:
         return stamp_file_job(file.path, context=about, namespace=options.namespace)
 
     run = run_over_files(options, "Stamping", job)
-    jobs = [_row(answer) for answer in run.answers]
-    report = _report(run, jobs)
-    return present(run, report, options) or int(report.body["failed"] > 0)
+    return present(run, _report(run), options)
 
 
-def _row(answer: Answer) -> dict[str, Any]:
+def _report(run: Run) -> Report:
+    jobs = [_job(answer) for answer in run.answers]
+    states = Counter(job["state"] for job in jobs)
+    counts = {
+        "succeeded": states["succeeded"],
+        "failed": states["failed"] + states["refused"],
+        "unfinished": states["unfinished"],
+        "degraded": sum(job["degraded"] for job in jobs),
+    }
+    return Report(
+        counts=counts,
+        jobs=jobs,
+        rows=[_row(job) for job in jobs],
+        fine="succeeded",
+        well=counts["succeeded"] == len(jobs),
+        summary=summed_up(len(jobs), counts),
+    )
+
+
+def _job(answer: Answer) -> dict[str, Any]:
     stamped = answer.result or {}
     return {
         "path": str(answer.path),
@@ -41,17 +59,6 @@ def _row(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _report(run: Run, jobs: list[dict[str, Any]]) -> Report:
-    succeeded = sum(job["state"] == "succeeded" for job in jobs)
-    failed, degraded = len(jobs) - succeeded, sum(job["degraded"] for job in jobs)
-    counts = {"succeeded": succeeded, "failed": failed, "degraded": degraded}
-    return Report(
-        body={**run.identity, **counts, "seconds": run.seconds, "jobs": jobs},
-        headings=("File", "State", "Stamp or error"),
-        rows=[
-            (job["path"], "degraded" if job["degraded"] else job["state"], job["error"] or job["stamp_id"] or "")
-            for job in jobs
-        ],
-        fine="succeeded",
-        summary=f"{counted(len(jobs), 'file')}: {succeeded} succeeded, {failed} failed, {degraded} degraded",
-    )
+def _row(job: dict[str, Any]) -> Row:
+    state = "degraded" if job["degraded"] else job["state"]
+    return Row(job["path"], state, job["error"] or "", job["stamp_id"] or "")

@@ -4,10 +4,11 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bridge_tasks.cli.env_file import env_file, refuse_taken
 from bridge_tasks.cli.local_stack import Flower, LocalStack, Plan, local_stack, redis_answers
-from bridge_tasks.cli.screen import say, show_facts, show_json
+from bridge_tasks.cli.screen import say, show_facts, show_json, show_lines
 from bridge_tasks.cli.signals import end_on_signals
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.settings import ENV_FILE
@@ -27,10 +28,11 @@ def up(plan: Plan, *, as_json: bool, verbose: bool) -> None:
     end_on_signals()
     try:
         with local_stack(plan, os.environ) as stack, env_file(file, stack.variables):
+            _tell_moved(stack, plan)
             _announce(stack, plan, as_json=as_json)
             _watch(stack, verbose=verbose)
-    except KeyboardInterrupt:
-        say("Stopped: nothing of it runs any more.")
+    except (KeyboardInterrupt, SystemExit):  # how signals end this
+        say("Stopped.")
         raise
 
 
@@ -49,13 +51,26 @@ def _announce(stack: LocalStack, plan: Plan, *, as_json: bool) -> None:
             "Flower": flower.url if flower else "not started",
             **({"Flower login": f"{flower.user} / {flower.password}"} if flower else {}),
             "Readable": stack.variables["BRIDGE_CONTENT__ROOTS"],
-            "": "",
-            "Now try": "in another terminal, in this directory:",
-            " ": "bridge-tasks stamp . --include '*.md'",
-            "  ": "bridge-tasks health",
             "Stop": "Ctrl-C",
         },
     )
+    show_lines(
+        "",
+        "Now try, in another terminal, in this directory:",
+        "  bridge-tasks stamp . --include '*.md'",
+        "  bridge-tasks health",
+    )
+
+
+def _tell_moved(stack: LocalStack, plan: Plan) -> None:
+    """Say what is not where people expect it."""
+    for name, wished, url in (
+        ("MetadataStamping", plan.metadata_port, stack.metadata_url),
+        ("OnexTree", plan.onextree_port, stack.onextree_url),
+        ("Flower", plan.flower_port, stack.flower and stack.flower.url),
+    ):
+        if wished and url and urlsplit(url).port != wished:
+            say(f"{wished} is taken: {name} is on {urlsplit(url).port}")
 
 
 def _as_json(stack: LocalStack) -> dict[str, Any]:

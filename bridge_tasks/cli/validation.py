@@ -5,23 +5,23 @@ from typing import Any
 
 from celery.canvas import Signature
 
-from bridge_tasks.cli.file_runs import Report, Run, RunOptions, present, run_over_files
+from bridge_tasks.cli.file_runs import Report, Row, Run, RunOptions, present, run_over_files
 from bridge_tasks.cli.files import Found
 from bridge_tasks.cli.jobs import Answer
-from bridge_tasks.cli.screen import counted
+from bridge_tasks.cli.screen import summed_up
 from bridge_tasks.content import file_content
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import validate_stamp
 
-_FAILED = ("failed", "refused", "unfinished")
+_NO_STAMP = "never stamped, or changed since"
+_WORDS = {"unstamped": "no stamp"}
+"""What people read for what programs read."""
 
 
 def validate(options: RunOptions) -> int:
     """Validate the files; returns the exit status."""
     run = run_over_files(options, "Validating", lambda file: validation_job(file, options.namespace))
-    jobs = [row(answer) for answer in run.answers]
-    report = _report(run, jobs)
-    return present(run, report, options) or int(report.body["valid"] < len(jobs))
+    return present(run, _report(run), options)
 
 
 def validation_job(file: Found, namespace: str | None = None) -> Signature[Any]:
@@ -34,7 +34,7 @@ def validation_job(file: Found, namespace: str | None = None) -> Signature[Any]:
     return validate_stamp.s(content=content, namespace=namespace)
 
 
-def row(answer: Answer) -> dict[str, Any]:
+def job_of(answer: Answer) -> dict[str, Any]:
     """Tell of one file: `valid`, `invalid`, `unstamped`, or why it could not be checked."""
     validated = answer.result or {}
     return {
@@ -53,19 +53,25 @@ def _verdict(validated: dict[str, Any]) -> str:
     return "unstamped" if validated["source"] == "none" else "invalid"
 
 
-def _report(run: Run, jobs: list[dict[str, Any]]) -> Report:
+def _report(run: Run) -> Report:
+    jobs = [job_of(answer) for answer in run.answers]
     states = Counter(job["state"] for job in jobs)
     counts = {
         **{state: states[state] for state in ("valid", "invalid", "unstamped")},
-        "failed": sum(states[state] for state in _FAILED),
+        "failed": states["failed"] + states["refused"],
+        "unfinished": states["unfinished"],
     }
-    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    told = {_WORDS.get(state, state): count for state, count in counts.items()}
     return Report(
-        body={**run.identity, **counts, "seconds": run.seconds, "jobs": jobs},
-        headings=("File", "State", "Source", "Stamp or error"),
-        rows=[
-            (job["path"], job["state"], job["source"] or "", job["error"] or job["stamp_id"] or "") for job in jobs
-        ],
+        counts=counts,
+        jobs=jobs,
+        rows=[_table_row(job) for job in jobs],
         fine="valid",
-        summary=f"{counted(len(jobs), 'file')}: {told}",
+        well=counts["valid"] == len(jobs),
+        summary=summed_up(len(jobs), told),
     )
+
+
+def _table_row(job: dict[str, Any]) -> Row:
+    reason = _NO_STAMP if job["state"] == "unstamped" else job["error"] or ""
+    return Row(job["path"], _WORDS.get(job["state"], job["state"]), reason, job["stamp_id"] or "")

@@ -9,7 +9,10 @@ import json
 import sys
 from pathlib import Path
 
+from fastapi import FastAPI
+
 from bridge_tasks.sandbox import metadata_service, onextree_service
+from bridge_tasks.sandbox.refusals import Dialect
 from bridge_tasks.sandbox.server import HOST, SandboxServer, serve_until_signalled
 
 
@@ -24,22 +27,57 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default=HOST, help="another address to listen on: 0.0.0.0 in a container")
     options = parser.parse_args(arguments)
     try:
-        metadata = SandboxServer(
-            metadata_service.create_app(options.dialect, options.database or ":memory:"),
-            options.metadata_port,
-            options.host,
-        )
-        onextree = SandboxServer(
-            onextree_service.create_app(options.dialect, options.tree), options.onextree_port, options.host
+        servers = prepare(
+            options.dialect,
+            options.tree,
+            options.database,
+            metadata_port=options.metadata_port,
+            onextree_port=options.onextree_port,
+            host=options.host,
         )
     except (OSError, ValueError) as error:
         parser.error(f"cannot start: {error}")
+    serve(*servers)
+    return 0
+
+
+def prepare(
+    dialect: Dialect,
+    tree: Path | None,
+    database: Path | None,
+    *,
+    metadata_port: int,
+    onextree_port: int,
+    host: str = HOST,
+) -> tuple[SandboxServer, SandboxServer]:
+    """Make both services, MetadataStamping first, on ports that are theirs from now on.
+
+    Raises:
+        OSError: a port, the tree or the database cannot be had; of a port, the message names it.
+        ValueError: the tree is too large.
+    """
+    metadata = metadata_service.create_app(dialect, database or ":memory:")
+    onextree = onextree_service.create_app(dialect, tree)
+    return (
+        _server(metadata, metadata_port, host, "--metadata-port"),
+        _server(onextree, onextree_port, host, "--onextree-port"),
+    )
+
+
+def serve(metadata: SandboxServer, onextree: SandboxServer) -> None:
+    """Run both until a signal ends them; prints their URLs once they answer."""
 
     def announce() -> None:
         print(json.dumps({"metadata_url": metadata.url, "onextree_url": onextree.url}), flush=True)  # noqa: T201 - the caller reads it
 
     asyncio.run(serve_until_signalled([metadata, onextree], announce))
-    return 0
+
+
+def _server(app: FastAPI, port: int, host: str, option: str) -> SandboxServer:
+    try:
+        return SandboxServer(app, port, host)
+    except OSError as error:
+        raise OSError(f"port {port}: {error.strerror}; {option} chooses another, 0 a free one") from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A directory tree, indexed: names, extensions, paths and who contains whom.
 
 Reads names and sizes only, never a file's content. Follows no symbolic link: one may lead out of the tree, or
-round in a circle.
+round in a circle. Leaves out what a machine made: version control, caches, environments.
 """
 
 import os
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from bridge_tasks.models.ignored import ignored_directory, ignored_file
 
 ROOT = "."
 MAX_NODES = 200_000
@@ -119,8 +121,9 @@ def _walk(root: Path, path: str) -> Iterator[Node]:
         if entry.is_symlink():
             continue
         if entry.is_dir():
-            yield Node(below, entry.name, "directory")
-            yield from _walk(root, below)
-        elif entry.is_file():
+            if not ignored_directory(entry.name):
+                yield Node(below, entry.name, "directory")
+                yield from _walk(root, below)
+        elif entry.is_file() and not ignored_file(entry.name):
             extension = PurePosixPath(entry.name).suffix.removeprefix(".").lower()
             yield Node(below, entry.name, "file", entry.stat().st_size, extension)

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from bridge_tasks.bridge import Bridge, Job
 from bridge_tasks.sandbox import metadata_service, onextree_service
 from bridge_tasks.sandbox.control import controls_of
-from bridge_tasks.sandbox.fault_effects import Latency
+from bridge_tasks.sandbox.faults import Latency
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.sandbox.server import running

@@ -4,6 +4,8 @@ import pytest
 
 from bridge_tasks.cli.env_file import env_file, refuse_taken
 from bridge_tasks.errors import ConfigurationError
+from bridge_tasks.settings import load
+from tests.cli.command import unprivileged
 
 VARIABLES = {"BRIDGE_REDIS_URL": "redis://127.0.0.1:7000/0", "BRIDGE_CONTENT__ROOTS": "/a b/#c"}
 
@@ -31,13 +33,11 @@ def test_the_file_is_gone_after_an_error_too(tmp_path: Path) -> None:
 
 
 def test_settings_read_back_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bridge_tasks.settings import Settings  # noqa: PLC0415 - reads the working directory
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BRIDGE_REDIS_URL", raising=False)
     monkeypatch.delenv("BRIDGE_CONTENT__ROOTS", raising=False)
     with env_file(Path(".bridge.env"), VARIABLES):
-        settings = Settings()
+        settings = load.__wrapped__()
     assert settings.broker == "redis://127.0.0.1:7000/0"
     assert settings.content.roots == ("/a b/#c",)
 
@@ -67,3 +67,9 @@ def test_a_file_that_another_stack_wrote_meanwhile_is_left_alone(tmp_path: Path)
     with env_file(path, VARIABLES):
         path.write_text("another's")
     assert path.read_text() == "another's"
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with unprivileged(), pytest.raises(ConfigurationError, match="cannot be written"):
+        refuse_taken(tmp_path / ".bridge.env", gone)

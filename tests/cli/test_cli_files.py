@@ -3,8 +3,6 @@ import shutil
 import socket
 import string
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,8 @@ from hypothesis import strategies as st
 
 from bridge_tasks.cli.files import expand
 from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.sandbox.tree_index import index_tree
+from tests.cli.command import unprivileged
 
 
 def made(top: Path, *names: str) -> Path:
@@ -56,6 +56,15 @@ def test_what_a_machine_made_is_left_out_of_a_directory(name: str, tmp_path: Pat
 @pytest.mark.parametrize("name", ["a.pyc", ".git", "missing", "x" * 5000])
 def test_a_file_that_is_named_is_always_taken(name: str, tmp_path: Path) -> None:
     assert [found.path for found in expand([tmp_path / name])] == [tmp_path / name]
+
+
+def test_the_sandbox_indexes_what_is_stamped(tmp_path: Path) -> None:
+    made(
+        tmp_path, "a.py", "docs/b.md", ".git/HEAD", "venv/lib.py", "docs/__pycache__/c.txt", "a.pyc", ".bridge.env"
+    )
+    index = index_tree(tmp_path)
+    assert [path for path, node in index.nodes.items() if node.type == "file"] == names(tmp_path)
+    assert index.directories == 1
 
 
 def test_a_directory_that_is_named_is_taken_whatever_its_name(tmp_path: Path) -> None:
@@ -122,19 +131,6 @@ def test_including_and_excluding_a_suffix_part_a_directory_in_two(files: set[str
         taken, left = names(top, include=(f"*.{suffix}",)), names(top, exclude=(f"*.{suffix}",))
         assert sorted(taken + left) == sorted(files) == sorted(names(top))
         assert all(name.endswith(suffix) for name in taken)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root can read everything: be nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_directory_that_cannot_be_read_is_not_left_out_in_silence() -> None:

@@ -1,19 +1,21 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.cli.command import COMMAND, Up, environment, eventually, finish, processes_that_know, start
+from tests.cli.command import COMMAND, Up, environment, finish, processes_that_know, run, start
 
 JOB_KEYS = {"path", "state", "hash", "stamp_id", "degraded", "error"}
-RUN_KEYS = {"correlation_id", "run_id", "total", "succeeded", "failed", "degraded", "seconds", "jobs"}
+COUNTS = ("total", "succeeded", "failed", "unfinished", "degraded")
+RUN_KEYS = {"correlation_id", "run_id", *COUNTS, "interrupted", "seconds", "jobs"}
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def test_stamp_prints_one_object_with_a_job_per_file(up: Up, docs: Path) -> None
     assert ended.status == 0, ended.err
     report = ended.json
     assert set(report) == RUN_KEYS
-    assert (report["total"], report["succeeded"], report["failed"], report["degraded"]) == (3, 3, 0, 0)
+    assert [report[count] for count in COUNTS] == [3, 3, 0, 0, 0]
+    assert report["interrupted"] is False
     assert [job["path"] for job in report["jobs"]] == [f"{docs.name}/{number}.md" for number in range(3)]
     assert all(set(job) == JOB_KEYS and job["state"] == "succeeded" for job in report["jobs"])
     assert all(len(job["hash"]) == 64 and job["stamp_id"] for job in report["jobs"])
@@ -54,7 +57,9 @@ def test_stamp_ends_with_a_table_and_a_summary_for_people(up: Up, docs: Path) ->
     ended = up.run("stamp", docs, "--exclude", "2.md")
     assert ended.status == 0
     assert [line.split()[1] for line in ended.out.splitlines()] == ["State", "succeeded", "succeeded"]
-    assert "2 files: 2 succeeded, 0 failed, 0 degraded" in ended.err
+    summary, correlation_id = ended.err.splitlines()
+    assert summary.startswith("2 files: 2 succeeded, 0 failed, 0 degraded in ")
+    assert correlation_id.startswith("Correlation id: ")
 
 
 def test_a_terminal_sees_a_live_bar(up: Up, docs: Path) -> None:
@@ -91,11 +96,10 @@ def test_a_file_that_is_refused_fails_alone_and_its_name_is_shown_escaped(up: Up
     ended = up.run("stamp", docs, docs / "missing", "/etc/hostname", "--json")
     assert ended.status == 1
     assert (ended.json["succeeded"], ended.json["failed"]) == (3, 3)
-    refused = [job["error"] for job in ended.json["jobs"] if job["state"] == "refused"]
-    assert [error.partition(": ")[2].split(" (")[0] for error in refused] == [
+    assert [job["error"] for job in ended.json["jobs"] if job["state"] == "refused"] == [
         "must not hold control characters",
         "does not exist",
-        "is outside the allowed roots",
+        f"is outside the directories that jobs may read: {up.directory}",
     ]
     shown = up.run("stamp", docs, "--quiet")
     assert "\x1b" not in shown.out + shown.err
@@ -120,14 +124,33 @@ def test_validate_tells_the_stamped_from_the_changed_and_the_unknown(up: Up, doc
         "failed": 1,
     }
     assert set(report["jobs"][0]) == {"path", "state", "source", "stamps_found", "stamp_id", "error"}
+    shown = up.run("validate", docs)
+    assert "no stamp  never stamped, or changed since" in " ".join(shown.out.split("\n"))
+    assert "2 no stamp" in shown.err
 
 
-def test_a_directory_without_files_is_no_failure_but_is_said(up: Up) -> None:
-    (up.directory / "empty").mkdir()
-    ended = up.run("stamp", "empty", "--json")
-    assert ended.status == 0
-    assert ended.json["total"] == 0
-    assert "No file there" in ended.err
+def test_beyond_twenty_files_those_that_are_alike_share_a_row(up: Up, docs: Path) -> None:
+    ended = up.run("stamp", docs, *(docs / f"missing-{number}" for number in range(21)), "/etc/hostname")
+    assert ended.status == 1
+    assert [line.split()[:3] for line in ended.out.splitlines()[1:]] == [
+        ["21", "files", "refused"],
+        ["1", "file", "refused"],
+    ]
+
+
+@pytest.mark.parametrize("arguments", [("empty",), (".", "--include", "*.nothing")])
+def test_where_there_are_no_files_it_is_said_and_status_1(up: Up, arguments: tuple[str, ...]) -> None:
+    (up.directory / "empty").mkdir(exist_ok=True)
+    ended = up.run("stamp", *arguments)
+    assert (ended.status, ended.out, ended.err) == (1, "", "No files found.\n")
+
+
+def test_from_a_directory_below_the_way_to_the_stack_is_shown(up: Up, docs: Path) -> None:
+    ended = run("stamp", ".", cwd=docs)
+    assert ended.status == 2
+    assert ended.err == (
+        f"bridge-tasks: Nothing is set up here: .bridge.env is in {up.directory}, run this from there\n"
+    )
 
 
 def test_health_finds_everything_well_as_a_worker_sees_it(up: Up) -> None:
@@ -135,6 +158,7 @@ def test_health_finds_everything_well_as_a_worker_sees_it(up: Up) -> None:
     assert ended.status == 0, ended.out
     assert ended.json["healthy"]
     assert ended.json["workers"]["count"] == 1
+    assert ended.json["metadata"]["address"] == up.addresses["metadata_url"]
     assert {ended.json[name]["seen_by"] for name in ("metadata", "onextree")} == {"a worker"}
 
 
@@ -178,12 +202,14 @@ def test_celery_itself_finds_the_stack_in_the_same_directory(up: Up) -> None:
 def test_a_worker_that_dies_ends_the_stack_and_is_named(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    with start("up", "--json", "--no-flower", cwd=tmp_path, extra={"TMPDIR": str(temporary)}) as process:
+    with start(
+        "up", "--json", "--no-flower", "--pool", "solo", cwd=tmp_path, extra={"TMPDIR": str(temporary)}
+    ) as process:
         assert process.stdout
         os.kill(json.loads(process.stdout.readline())["worker_pid"], signal.SIGKILL)
         ended = finish(process, timeout=10)
     assert ended.status == 1
-    assert ended.err.startswith("bridge-tasks: worker ended with status -9")
+    assert "bridge-tasks: worker ended with status -9" in ended.err
     assert "ready" in ended.err  # the end of its log
     assert not (tmp_path / ".bridge.env").exists()
     assert not processes_that_know(str(temporary))
@@ -193,15 +219,24 @@ def test_the_panel_tells_where_everything_is_and_sigterm_ends_it_all(tmp_path: P
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     options = ("--no-flower", "--verbose", "--pool", "threads", "--dialect", "guide")
-    with start("up", *options, cwd=tmp_path, extra={"TMPDIR": str(temporary)}) as process:
-        assert eventually((tmp_path / ".bridge.env").exists)
+    with ExitStack() as taken:
+        with suppress(OSError):  # another stack has the usual port
+            taken.enter_context(socket.create_server(("127.0.0.1", 8058)))
+        process = taken.enter_context(start("up", *options, cwd=tmp_path, extra={"TMPDIR": str(temporary)}))
+        assert process.stdout
         assert process.stderr
-        assert process.stderr.readline()  # the worker's log
+        panel = "".join(iter(process.stdout.readline, "  bridge-tasks health\n"))
+        moved = []
+        while "is taken" in (line := process.stderr.readline()):
+            moved.append(line)
+        assert line  # the worker's log
         process.send_signal(signal.SIGTERM)
         ended = finish(process, timeout=10)
     assert ended.status == 143
+    assert ended.err.endswith("Stopped.\n")
+    assert any(line.startswith("8058 is taken: OnexTree is on ") for line in moved)
     for told in ("bridge_tasks is up", "redis://127.0.0.1:", "threads, 2 at a time", "not started", str(tmp_path)):
-        assert told in ended.out
+        assert told in panel
     assert [file.name for file in tmp_path.iterdir()] == ["tmp"]
     assert not list(temporary.iterdir())
     assert not processes_that_know(str(temporary))

@@ -1,18 +1,29 @@
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 import pytest
 from redis import Redis
 
+from bridge_tasks.cli.health import masked
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.cli.command import NO_REDIS, environment, finish, run, start
 
 COMMANDS = ("demo", "up", "worker", "stamp", "validate", "health", "sandbox")
+
+
+@pytest.fixture
+def silent_redis(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The variables of a deployment that has a Redis, and nobody who works."""
+    with PrivateRedis() as redis:
+        yield {"BRIDGE_REDIS_URL": redis.url, "BRIDGE_CONTENT__ROOTS": str(tmp_path)}
 
 
 def test_the_help_lists_every_command(tmp_path: Path) -> None:
@@ -47,6 +58,13 @@ def test_help_loads_neither_celery_nor_pydantic_nor_the_sandbox(tmp_path: Path) 
         (["health"], {"BRIDGE_REDIS_URL": "ftp://secret@host"}, "BRIDGE_REDIS_URL: "),
         (["up", "--root", "/nowhere"], {}, "/nowhere is not a directory"),
         (["up", "--pool", "gevent"], {}, "gevent"),
+        (
+            ["stamp", "file"],
+            {},
+            "Nothing is set up here: run bridge-tasks up in this directory, or set BRIDGE_CON",
+        ),
+        (["validate", "file", "missing"], {}, "missing: does not exist"),
+        (["worker", "-Q", "x"], {}, "go after --: bridge-tasks worker -- -Q"),
     ],
 )
 def test_wrong_input_is_one_clear_message_and_status_2(
@@ -80,10 +98,24 @@ def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
     began = time.monotonic()
     ended = run("health", "--json", cwd=tmp_path, extra=extra)
     assert ended.status == 1
+    assert [ended.json[name]["address"] for name in ("broker", "metadata")] == [NO_REDIS, "http://127.0.0.1:1"]
     assert {name: part["healthy"] for name, part in ended.json.items() if name != "healthy"} == dict.fromkeys(
         ("broker", "results", "workers", "metadata", "onextree"), False
     )
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://me:se/cr@et@host/0?ssl_cert_reqs=none&password=secret", "rediss://me:**@host/0"),
+        ("sentinel://:secret@a:1;sentinel://:secret@b:2", "sentinel://:**@a:1;sentinel://:**@b:2"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert masked(url) == shown
 
 
 def test_health_does_not_wait_for_a_redis_that_hangs(tmp_path: Path) -> None:
@@ -96,31 +128,52 @@ def test_health_does_not_wait_for_a_redis_that_hangs(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
 
 
-def test_stamp_ends_when_its_time_is_over(tmp_path: Path) -> None:
+def test_when_its_time_is_over_stamp_says_what_goes_on(silent_redis: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    with PrivateRedis() as redis:
-        extra = {"BRIDGE_REDIS_URL": redis.url, "BRIDGE_CONTENT__ROOTS": str(tmp_path)}
-        ended = run("stamp", "file", "--json", "--timeout", "0.5", cwd=tmp_path, extra=extra)
+    ended = run("stamp", "file", "--json", "--timeout", "0.5", cwd=tmp_path, extra=silent_redis)
     assert ended.status == 1
     (job,) = ended.json["jobs"]
-    assert (job["path"], job["state"]) == ("file", "unfinished")
-    assert job["error"] == "had not ended yet; the job goes on"
+    assert (job["path"], job["state"], job["error"]) == ("file", "unfinished", "sent, not ended: it goes on")
+    counts = [ended.json[count] for count in ("succeeded", "failed", "unfinished", "interrupted")]
+    assert counts == [0, 0, 1, False]
 
 
-def test_without_a_worker_stamp_says_so_and_ctrl_c_leaves_the_jobs_in_the_queue(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("content")
-    with PrivateRedis() as redis:
-        extra = {"BRIDGE_REDIS_URL": redis.url, "BRIDGE_CONTENT__ROOTS": str(tmp_path)}
-        with start("stamp", "file", "--correlation-id", "night-7", cwd=tmp_path, extra=extra) as process:
-            assert process.stderr
-            assert process.stderr.readline().startswith("No worker answers")
-            process.send_signal(signal.SIGINT)
-            ended = finish(process)
-        with Redis.from_url(redis.url) as queues:
-            assert queues.llen("bridge.metadata") == 1
+def test_without_a_worker_stamp_says_so_and_ctrl_c_leaves_the_jobs_in_the_queue(
+    silent_redis: dict[str, str], tmp_path: Path
+) -> None:
+    for number in range(250):
+        (tmp_path / f"{number}.txt").write_text("content")
+    options = ("--correlation-id", "night-7")
+    with start("stamp", ".", *options, cwd=tmp_path, extra=silent_redis) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("No worker answers")
+        process.send_signal(signal.SIGINT)
+        ended = finish(process)
+    with Redis.from_url(silent_redis["BRIDGE_REDIS_URL"]) as queues:
+        sent = queues.llen("bridge.metadata")
     assert ended.status == 130
-    assert "0 of 1 file done" in ended.err
-    assert "go on, under correlation id night-7" in ended.err
+    assert 0 < sent <= 200  # however many files there are
+    told = (
+        f"Interrupted: 0 of 250 files done, {sent} jobs at workers or in the queue will go on, {250 - sent} files"
+    )
+    assert told in ended.err
+    assert "250 unfinished" in ended.err
+    assert "Correlation id: night-7" in ended.err
+    assert len(ended.out.splitlines()) == 3  # the heading; those that were sent, those that were not
+
+
+def test_the_sandbox_names_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run("sandbox", "--metadata-port", "0", "--onextree-port", port, cwd=tmp_path)
+    assert ended.status == 2
+    assert f"port {port}: Address already in use; --onextree-port chooses another" in ended.err
+    assert "usage" not in ended.err.lower()
+
+
+def test_the_version_is_shown(tmp_path: Path) -> None:
+    shown = run("--version", cwd=tmp_path)
+    assert (shown.status, shown.out) == (0, f"bridge-tasks {version('bridge-tasks')}\n")
 
 
 def test_the_sandbox_runs_in_the_foreground_until_it_is_told_to_end(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from bridge_tasks.clients import AsyncMetadataStampingClient, ServiceUnavailableError
 from bridge_tasks.sandbox.control import controls_of
-from bridge_tasks.sandbox.fault_effects import Status
+from bridge_tasks.sandbox.faults import Status
 from tests.running_service import RunningService
 
 
