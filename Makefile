@@ -23,13 +23,17 @@ up: $(READY) ## Start Redis, both sandbox services, a worker and Flower on this 
 	@$(BIN)/bridge-tasks up
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 check: $(READY) ## Lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: $(READY) ## Search the state machines, the parsers and the fleet for an hour's worth of trouble
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 3600 tests/policies tests/state tests/models \
+		tests/clients/test_any_answer.py tests/cache tests/fleet
 
 bench: $(READY) ## Measure, against plain peers in the same run
 	@$(BIN)/python benchmarks/call_overhead.py

@@ -27,6 +27,7 @@ task_routes = {
     "bridge.get_intelligence": {"queue": "bridge.onextree"},
     "bridge.query_knowledge": {"queue": "bridge.onextree"},
     "bridge.navigate_tree": {"queue": "bridge.onextree"},
+    "bridge.warm_cache": {"queue": "bridge.onextree"},
     "bridge.batch_create_stamps": {"queue": "bridge.bulk"},
 }
 

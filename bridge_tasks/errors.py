@@ -6,7 +6,9 @@
     ├── ConfigurationError               this deployment is set up wrongly
     └── ClientError                      a service call failed
         └── ServiceUnavailableError      retryable: down, unreachable, too slow, or asking for patience
-            └── CircuitBreakerError      retryable: the circuit is open; nothing was sent
+            ├── CircuitBreakerError      retryable: the circuit is open; nothing was sent
+            ├── ServiceBusy              retryable: it asked to be left alone for a while; nothing was sent
+            └── RateLimited              retryable: our own limit for it is used up; nothing was sent
 
 Each error survives pickle and Celery's JSON (which rebuilds an exception from `args`): every field is a
 positional argument handed to `Exception.__init__`. No message may hold content, a credential or an
@@ -21,6 +23,9 @@ class BridgeError(Exception):
 
     retryable: ClassVar[bool] = False
     """Whether the same call may succeed later without anybody changing anything."""
+
+    unsent: bool = False
+    """Whether we kept the whole call back ourselves: a job that meets this loses no attempt."""
 
     retry_after: float | None = None
     """Seconds to wait before trying again, where the other side said so."""
@@ -87,3 +92,17 @@ class ServiceUnavailableError(ClientError):
 
 class CircuitBreakerError(ServiceUnavailableError):
     """The circuit is open, or half-open and full: nothing was sent. `retry_after` is the time left."""
+
+    unsent = True
+
+
+class ServiceBusy(ServiceUnavailableError):  # noqa: N818 - a state, told like ServiceUnavailable
+    """The service asked for patience (`Retry-After`): nothing was sent. `retry_after` is the time left."""
+
+    unsent = True
+
+
+class RateLimited(ServiceUnavailableError):  # noqa: N818 - a state, told like ServiceUnavailable
+    """Our own limit for the service is used up: nothing was sent. `retry_after` is when it may be worth a try."""
+
+    unsent = True

@@ -77,7 +77,157 @@ class JobFinished:
     subject: str | None
 
 
-Event = RequestFinished | RetryScheduled | CircuitChanged | CacheAnswered | AnswerDegraded | JobFinished
+@dataclass(frozen=True, slots=True)
+class StoreLost:
+    """Shared state went away: this process goes on with what it knows."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRegained:
+    """Shared state is back, after `failures` tries that failed."""
+
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRefused:
+    """Try number `attempt` failed and the retry budget did not bear another; `cause` is what failed."""
+
+    service: str
+    operation: str
+    attempt: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeldBack:
+    """A call was not sent, and not before `wait` seconds: service busy, rate limit or concurrency limit."""
+
+    service: str
+    operation: str
+    wait: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatienceAsked:
+    """A service asked to be left alone for `seconds`, of this process or of another one."""
+
+    service: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PaceLowered:
+    """A service throttled: its configured rates are used at this `share` (0..1) for now."""
+
+    service: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaleAnswerServed:
+    """An answer past its time stood in for one that could not be had; `age` is in seconds."""
+
+    service: str
+    operation: str
+    age: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntryDropped:
+    """Something in the cache could not be read, and is gone."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheVoided:
+    """Somebody made answers void: all (`*`), those with a tag (`=tag`), those about a prefix (`^prefix`)."""
+
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaEjected:
+    """One replica of a service only failed, and is left alone for `seconds`."""
+
+    service: str
+    replica: str
+    seconds: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasChanged:
+    """A service's name stands for other addresses than before; `replicas` is how many."""
+
+    host: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class NameLookupFailed:
+    """A service's name could not be looked up: what was known of it before holds."""
+
+    host: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHedged:
+    """A read was sent twice, the second time after `delay` seconds; `won` if that one gave the answer."""
+
+    service: str
+    operation: str
+    delay: float
+    won: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitFollowed:
+    """This process learnt that a shared circuit changed; whoever made the change tells `CircuitChanged`."""
+
+    name: str
+    old: str
+    new: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSteppedAside:
+    """Only this process sees a service fail: it leaves it alone for `seconds`, and the others go on."""
+
+    name: str
+    seconds: float
+
+
+Event = (
+    RequestFinished
+    | RetryScheduled
+    | CircuitChanged
+    | CacheAnswered
+    | AnswerDegraded
+    | JobFinished
+    | StoreLost
+    | StoreRegained
+    | StaleAnswerServed
+    | CacheEntryDropped
+    | CacheVoided
+    | RetryRefused
+    | CallHeldBack
+    | PatienceAsked
+    | PaceLowered
+    | ReplicaEjected
+    | ReplicasChanged
+    | NameLookupFailed
+    | RequestHedged
+    | CircuitFollowed
+    | ProcessSteppedAside
+)
 Listener = Callable[[Event], None]
 
 _listeners: tuple[Listener, ...] = ()

@@ -44,6 +44,7 @@ async def get_intelligence(services: Services, request: ask.GetIntelligence) -> 
         request.include_relationships,
         use_cache=request.use_cache,
         enable_fallback=request.fallback,
+        tags=_tags(request.namespace),
     )
     return _enriched(answer, request.context, request.hashed)
 
@@ -58,18 +59,21 @@ async def stamp_file(services: Services, request: ask.StampFile) -> Stamped:
     with await services.content.open(request.content) as opened:
         hashed = await _hash(services, opened, request.namespace)
         text = await _stampable(services, opened)
-    answer = await services.onextree.get_intelligence(request.context)
+    answer = await services.onextree.get_intelligence(request.context, tags=_tags(request.namespace))
     enriched = _enriched(answer, request.context, None)
-    stamp = ask.CreateStamp(
-        file_hash=hashed.hash,
-        file_path=request.file_path,
-        file_size=hashed.file_size_bytes,
-        stamp_data=request.stamp_data,
-        content_type=request.content_type,
-        namespace=request.namespace,
-        intelligence=enriched.model_dump(exclude={"hashed"}),
-        degraded=enriched.degraded,
-    )
+    try:
+        stamp = ask.CreateStamp(
+            file_hash=hashed.hash,
+            file_path=request.file_path,
+            file_size=hashed.file_size_bytes,
+            stamp_data=request.stamp_data,
+            content_type=request.content_type,
+            namespace=request.namespace,
+            intelligence=enriched.model_dump(exclude={"hashed"}),
+            degraded=enriched.degraded,
+        )
+    except ValidationError as error:
+        raise ask.refusal(error) from error
     return await _stamp(services, stamp, text)
 
 
@@ -110,6 +114,9 @@ async def validate_protocol(services: Services, request: ask.ValidateProtocol) -
 async def batch_create_stamps(services: Services, request: ask.BatchCreateStamps) -> BatchStamped:
     """Stamp several files with one call; what became of each is in the answer, in order."""
     items = [await _batch_item(services, item) for item in request.items]
+    limit = services.content.settings.max_text_bytes
+    if sum(len(item.get("content", "")) for item in items) > limit:
+        raise ContentUnavailable(f"the texts of a batch are at most {limit} bytes together: make it smaller")
     answer = await services.metadata.batch_create_stamps(items, request.namespace)
     return BatchStamped(
         total=answer.get("total", len(items)),
@@ -122,7 +129,11 @@ async def batch_create_stamps(services: Services, request: ask.BatchCreateStamps
 async def query_knowledge(services: Services, request: ask.QueryKnowledge) -> dict[str, Any]:
     """Query the knowledge graph."""
     return await services.onextree.query_knowledge(
-        request.query, request.max_depth, request.filters, use_cache=request.use_cache
+        request.query,
+        request.max_depth,
+        request.filters,
+        use_cache=request.use_cache,
+        tags=_tags((request.filters or {}).get("namespace")),
     )
 
 
@@ -131,6 +142,11 @@ async def navigate_tree(services: Services, request: ask.NavigateTree) -> dict[s
     return await services.onextree.navigate_tree(
         request.start_node, request.direction, request.max_nodes, use_cache=request.use_cache
     )
+
+
+async def warm_cache(services: Services, request: ask.WarmCache) -> dict[str, int]:
+    """Ask what will be asked often; how many answers are `known` now, and how many `failed`."""
+    return await services.onextree.warm_cache(request.contexts)
 
 
 async def check_health(services: Services, request: ask.CheckHealth) -> dict[str, ServiceHealth]:
@@ -161,6 +177,11 @@ async def _hash(services: Services, opened: Opened, namespace: str) -> Hashed:
         return Hashed(**{key: known[key] for key in Hashed.model_fields if key in known})
     except ValidationError as error:
         raise ClientError("Hash generation failed: the answer has an unknown shape") from error
+
+
+def _tags(namespace: Any) -> tuple[str, ...]:
+    """By what a job's cached answers can be made void: its namespace."""
+    return (f"namespace:{namespace}",) if isinstance(namespace, str) else ()
 
 
 def _enriched(answer: IntelligenceResult, context: str, hashed: Hashed | None) -> Enriched:

@@ -15,10 +15,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bridge_tasks.cache import RedisCache
 from bridge_tasks.clients.metadata_stamping_client import AsyncMetadataStampingClient
 from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient
 from bridge_tasks.content import ContentStore
 from bridge_tasks.operations import Services
+from bridge_tasks.resilience.state.push import CircuitListener
+from bridge_tasks.resilience.state.shared_redis import SharedRedis
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
 from bridge_tasks.resilience.transport.bottom import Bottom
 from bridge_tasks.settings import ServiceSettings, Settings, load
@@ -27,6 +30,10 @@ T = TypeVar("T")
 
 REDIS_SECONDS = 1.0
 """redis-py's own defaults (10 retries, 5 s each) can hold a task for a minute; a blob's bytes need some time."""
+
+SHARED_SECONDS = 0.1
+SHARED_CONNECT_SECONDS = 0.05
+"""Shared state is help, never a condition: nobody waits longer for it (resilience.md 4.6)."""
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -84,12 +91,31 @@ class Runtime:
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
         )
-        self.metadata = AsyncMetadataStampingClient(**_service(settings.metadata, bottom))
+        self._shared_redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=SHARED_SECONDS,
+            socket_connect_timeout=SHARED_CONNECT_SECONDS,
+        )
+        self.shared = SharedRedis(BlockingRedis(self._shared_redis))
+        self._circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
+        self.metadata = AsyncMetadataStampingClient(
+            **_service(settings.metadata, bottom, self.shared, self._circuit_news)
+        )
         self.onextree = AsyncOnexTreeClient(
-            **_service(settings.onextree, bottom),
+            **_service(settings.onextree, bottom, self.shared, self._circuit_news),
             enable_cache=settings.onextree.cache,
             cache_ttl=settings.onextree.cache_ttl,
             cache_max_size=settings.onextree.cache_max_size,
+            cache_rules=settings.onextree.cache_rules,
+            cache=RedisCache(
+                self.shared,
+                "onextree",
+                settings.onextree.cache_max_size,
+                rules=settings.onextree.cache_rules,
+                clock=bottom.clock,
+                chance=bottom.chance,
+            ),
         )
         self.content = ContentStore(settings.content, BlockingRedis(self.redis), bottom)
         self.services = Services(self.metadata, self.onextree, self.content)
@@ -98,14 +124,32 @@ class Runtime:
         """Drive a coroutine over this runtime's clients to its end."""
         return drive(coroutine)
 
+    def flush(self, *, overdue: bool = False) -> None:
+        """Tell the shared circuits what was put by; with `overdue`, only what has waited for long."""
+        for client in (self.metadata, self.onextree):
+            if not overdue or client.circuit_breaker.overdue:
+                drive(client.circuit_breaker.flush())
+
     def close(self) -> None:
         """Close every connection."""
+        self.flush()
+        self._circuit_news.stop()
         for opened in (self.metadata, self.onextree, self.content):
             drive(opened.close())
         self.redis.close()
+        self._shared_redis.close()
 
 
-def _service(settings: ServiceSettings, bottom: Bottom) -> dict[str, Any]:
+def _listening(url: str) -> redis.Redis:
+    """Open the connection on which news comes; it is pinged, so that a dead one is found out."""
+    return redis.Redis.from_url(
+        url, retry=Retry(NoBackoff(), 0), health_check_interval=5, socket_connect_timeout=1.0, socket_timeout=1.0
+    )
+
+
+def _service(
+    settings: ServiceSettings, bottom: Bottom, shared: SharedRedis, circuit_news: CircuitListener
+) -> dict[str, Any]:
     return {
         "base_url": settings.urls[0],
         "replicas": settings.urls[1:],
@@ -113,8 +157,19 @@ def _service(settings: ServiceSettings, bottom: Bottom) -> dict[str, Any]:
         "retry": settings.retry,
         "deadline": settings.deadline,
         "circuit_breaker_config": settings.breaker,
+        "balancing": settings.balancing,
+        "hedging": settings.hedging,
+        "limits": settings.limits,
+        "budget": settings.budget,
+        "shared": shared,
+        "circuit_news": circuit_news,
         "bottom": bottom,
     }
+
+
+def opened() -> Runtime | None:
+    """Return this process's runtime, if there is one."""
+    return _runtime
 
 
 _lock = threading.Lock()

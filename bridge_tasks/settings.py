@@ -27,7 +27,12 @@ from pydantic_settings.exceptions import SettingsError
 
 from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.models.content import web_address
+from bridge_tasks.resilience.policy.balancing import BalancingConfig
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
+from bridge_tasks.resilience.policy.budget import BudgetConfig
+from bridge_tasks.resilience.policy.caching import CacheRules
+from bridge_tasks.resilience.policy.hedging import HedgingConfig
+from bridge_tasks.resilience.policy.limits import LimitsConfig
 from bridge_tasks.resilience.policy.retry import RetryConfig
 
 ENV_FILE = ".bridge.env"
@@ -95,13 +100,23 @@ class ServiceSettings(Section):
         deadline: seconds for one call over all its tries.
         retry: tries of one call, and the pauses between them.
         breaker: when its circuit opens and closes.
+        balancing: how tries are spread over replicas, and over the addresses of a name.
+        hedging: whether slow reads are sent twice, to two replicas.
+        budget: how many retries the service can bear.
+        limits: how many calls a minute, and at a time; none by default.
     """
 
     urls: Urls
     timeout: Seconds = 10.0
     deadline: Seconds = 30.0
-    retry: RetryConfig = RetryConfig(attempts=3, initial=0.2)
-    breaker: CircuitBreakerConfig = CircuitBreakerConfig()
+    retry: RetryConfig = RetryConfig(attempts=3, initial=0.2, patience=1.0)
+    breaker: CircuitBreakerConfig = CircuitBreakerConfig(
+        failure_rate_threshold=0.5, max_recovery_timeout=120.0, ramp_seconds=5.0
+    )
+    balancing: BalancingConfig = BalancingConfig()
+    hedging: HedgingConfig = HedgingConfig()
+    budget: BudgetConfig = BudgetConfig()
+    limits: LimitsConfig = LimitsConfig()
 
 
 class MetadataSettings(ServiceSettings):
@@ -115,14 +130,18 @@ class OnexTreeSettings(ServiceSettings):
 
     Attributes:
         cache: whether answers are kept.
-        cache_ttl: seconds that they are kept.
-        cache_max_size: entries.
+        cache_ttl: seconds that they are fresh.
+        cache_max_size: entries, over all processes together.
+        cache_rules: how answers age, and who asks anew.
+        warm: what workers ask when they start: contexts, comma-separated, or a file with one on each line.
     """
 
     urls: Urls = ("http://127.0.0.1:8058",)
     cache: bool = True
     cache_ttl: Seconds = 300.0
     cache_max_size: int = Field(default=1000, ge=1)
+    cache_rules: CacheRules = CacheRules()
+    warm: str = ""
 
 
 class ContentSettings(Section):

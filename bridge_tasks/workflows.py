@@ -63,7 +63,7 @@ def stamp_file(
     content, namespace = job.pop("content"), job.pop("namespace")
     steps = chain(
         generate_hash.si(content=content, namespace=namespace),  # in a longer chain, it takes nothing before it
-        get_intelligence.s(context=job.pop("context"), fallback=fallback),
+        get_intelligence.s(context=job.pop("context"), namespace=namespace, fallback=fallback),
         create_stamp.s(content=content, namespace=namespace, **job),
     )
     return correlated(steps, correlation_id)

@@ -3,6 +3,7 @@
 The sandbox services run in threads of this process, once per session and dialect, and are set back for each test.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from tests.running_service import RunningService, serving
 from tests.stopped_clock import StoppedClock
 
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=100)
-settings.load_profile("house")
+settings.register_profile("soak", deadline=None, max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
 TREE = ("README.md", "auth/login.py", "api/endpoints.py", "api/schema.sql", "tests/test_login.py", ".hidden")
 

@@ -25,6 +25,8 @@ from bridge_tasks.errors import (
     ConfigurationError,
     ContentUnavailable,
     InvalidRequest,
+    RateLimited,
+    ServiceBusy,
     ServiceUnavailableError,
 )
 from bridge_tasks.settings import Settings, load
@@ -43,6 +45,7 @@ TASKS = {
     "bridge.navigate_tree": "bridge.onextree",
     "bridge.stamp_file": "bridge.metadata",
     "bridge.check_health": "bridge.metadata",
+    "bridge.warm_cache": "bridge.onextree",
 }
 
 NAMES = {
@@ -180,6 +183,8 @@ ERRORS: list[BridgeError] = [
     ClientError("it said no", 422, "VALIDATION_ERROR", None, {"results": [1]}),
     ServiceUnavailableError("it is down", 503, None, 7.5),
     CircuitBreakerError("the circuit is open", None, None, 12.0),
+    ServiceBusy("it asked for patience", None, None, 3.0),
+    RateLimited("the limit is used up", None, None, 0.5),
 ]
 FIELDS = ("message", "field", "reason", "status", "code", "retry_after", "data", "retryable")
 

@@ -13,6 +13,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from bridge_tasks.cli.breaker_commands import breaker
+from bridge_tasks.cli.cache_commands import cache
+
 app = typer.Typer(
     help="Hash, enrich and stamp files through Celery workers.",
     no_args_is_help=True,
@@ -20,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: it fits 80 columns, and goes into any pager
     pretty_exceptions_enable=False,
 )
+app.add_typer(breaker)
+app.add_typer(cache)
 
 _METADATA_PORT, _ONEXTREE_PORT, _FLOWER_PORT = 8053, 8058, 5555
 """Where people expect them. `up` takes free ones instead of those that are taken."""

@@ -20,6 +20,8 @@ STYLES = {
     "succeeded": "green",
     "valid": "green",
     "healthy": "green",
+    "closed": "green",
+    "half_open": "yellow",
     "degraded": "yellow",
     "unfinished": "yellow",
     "no stamp": "yellow",
@@ -62,10 +64,12 @@ def show_json(value: Mapping[str, Any]) -> None:
 
 
 def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that fits: long cells of the first column (paths) keep their end, the last column is folded.
+    """Print a table; a cell that is a known state has its colour."""
+    Console().print(rows_table(headings, rows))
 
-    A cell that is a known state has its colour.
-    """
+
+def rows_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Lay out a table that fits: long paths in the first column keep their end, the last column is folded."""
     console = Console()
     told = [[printable(cell) for cell in row] for row in rows]
     first, *middle, last = (max(map(cell_len, column)) for column in zip(headings, *told, strict=True))
@@ -78,7 +82,7 @@ def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table.add_column(headings[-1], overflow="fold", min_width=last)
     for path, *cells in told:
         table.add_row(shortened(path, room), *(Text(cell, STYLES.get(cell, "")) for cell in cells))
-    console.print(table)
+    return table
 
 
 def shortened(path: str, cells: int) -> Text:
@@ -93,13 +97,18 @@ def shortened(path: str, cells: int) -> Text:
 
 def show_facts(title: str, facts: Mapping[str, str], *, good: bool = True) -> None:
     """Print names and values in a frame."""
+    Console().print(facts_panel(title, facts, good=good))
+
+
+def facts_panel(title: str, facts: Mapping[str, str], *, good: bool = True) -> Panel:
+    """Frame names and values, to be printed or shown live."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, Text(printable(value)))
     frame = "green" if good else "red"
-    Console().print(Panel(table, title=title, title_align="left", border_style=frame, expand=False))
+    return Panel(table, title=title, title_align="left", border_style=frame, expand=False)
 
 
 def show_lines(*lines: str) -> None:

@@ -4,6 +4,7 @@ Every call goes through `self._http_client.request(...)`; resilience is below th
 httpx end here: callers see `bridge_tasks.errors` only, with nothing of a response's body but a short complaint.
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,11 +16,16 @@ import httpx
 from bridge_tasks import correlation
 from bridge_tasks.clients.envelope import SUCCESS, Complaint, complaint, is_envelope
 from bridge_tasks.errors import BridgeError, ClientError, ServiceUnavailableError
-from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
+from bridge_tasks.resilience.policy.balancing import BalancingConfig
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
+from bridge_tasks.resilience.policy.budget import BudgetConfig
+from bridge_tasks.resilience.policy.hedging import HedgingConfig
+from bridge_tasks.resilience.policy.limits import LimitsConfig
 from bridge_tasks.resilience.policy.retry import RETRYABLE_STATUSES, RetryConfig, retry_after
-from bridge_tasks.resilience.transport import service_transport
-from bridge_tasks.resilience.transport.bottom import Bottom, app_bottom, asyncio_bottom
+from bridge_tasks.resilience.state.redis_circuit import Listener
+from bridge_tasks.resilience.state.shared_redis import SharedRedis
+from bridge_tasks.resilience.transport import service_breaker, service_limits, service_transport
+from bridge_tasks.resilience.transport.bottom import Bottom, LocalFault, app_bottom, asyncio_bottom
 from bridge_tasks.resilience.transport.call import EXTENSION, Call
 from bridge_tasks.resilience.transport.client import LeanAsyncClient
 
@@ -49,7 +55,13 @@ class BaseServiceClient(ABC):
         app: an ASGI application to call in this process instead of the network.
         retry: pauses between tries; its `attempts` wins over `max_retries`.
         deadline: seconds for a call over all tries and pauses; by default long enough for all of them.
-        replicas: further base URLs of the same service (same path), tried in turn.
+        replicas: further base URLs of the same service (same path).
+        balancing: how tries are spread over replicas, and over the addresses of a name.
+        hedging: whether slow reads are sent twice.
+        limits: how many calls a minute, and at a time; none by default.
+        budget: how many retries the service can bear.
+        shared: the Redis by which all processes share circuit and limits; by default each has its own.
+        circuit_news: brings what other processes do to the circuit as it happens, not within a second.
         bottom: how I/O is done; asyncio by default. Tasks use the blocking one.
     """
 
@@ -68,6 +80,12 @@ class BaseServiceClient(ABC):
         retry: RetryConfig | None = None,
         deadline: float | None = None,
         replicas: Sequence[str] = (),
+        balancing: BalancingConfig | None = None,
+        hedging: HedgingConfig | None = None,
+        limits: LimitsConfig | None = None,
+        budget: BudgetConfig | None = None,
+        shared: SharedRedis | None = None,
+        circuit_news: Listener | None = None,
         bottom: Bottom | None = None,
     ) -> None:
         self.base_url = (base_url or (DUMMY_HOST if app else "")).rstrip("/")
@@ -76,29 +94,43 @@ class BaseServiceClient(ABC):
         self.max_retries = retry.attempts if retry else max_retries
         self.retry = retry or RetryConfig(attempts=max(1, max_retries))
         self.deadline = deadline or self.retry.attempts * timeout + self.retry.longest
-        self.circuit_breaker = CircuitBreaker(
-            f"{service_name}_circuit_breaker", circuit_breaker_config or CircuitBreakerConfig(timeout=timeout)
-        )
         self._replicas = tuple(replicas)
+        self._balancing = balancing
+        self._hedging = hedging
         self._bottom = bottom or (app_bottom(app) if app else asyncio_bottom())
+        self.circuit_breaker = service_breaker(
+            f"{service_name}_circuit_breaker",
+            circuit_breaker_config or CircuitBreakerConfig(timeout=timeout),
+            self._bottom,
+            shared,
+            circuit_news,
+        )
+        self._limits = service_limits(
+            service_name, limits or LimitsConfig(), budget or BudgetConfig(), self._bottom, shared
+        )
+        self._opening = threading.Lock()
         self._http_client: httpx.AsyncClient | None = None
         self._request_count = 0
         self._error_count = 0
 
     async def initialize(self) -> None:
         """Open the connection pool. Idempotent; the first call does it by itself."""
-        if self._http_client is None:
-            addresses = [httpx.URL(url) for url in (self.base_url, *self._replicas)]
-            transport = service_transport(
-                self._bottom,
-                replicas=addresses,
-                deadline=self.deadline,
-                retry=self.retry,
-                breaker=self.circuit_breaker,
-            )
-            self._http_client = LeanAsyncClient(
-                transport, timeout=self.timeout, user_agent=f"omninode-bridge/{self.service_name}"
-            )
+        with self._opening:  # several threads may come first at once: one pool, and one view of the replicas
+            if self._http_client is None:
+                self._http_client = self._opened()
+
+    def _opened(self) -> httpx.AsyncClient:
+        transport = service_transport(
+            self._bottom,
+            replicas=[httpx.URL(url) for url in (self.base_url, *self._replicas)],
+            deadline=self.deadline,
+            retry=self.retry,
+            breaker=self.circuit_breaker,
+            balancing=self._balancing,
+            hedging=self._hedging,
+            limits=self._limits,
+        )
+        return LeanAsyncClient(transport, timeout=self.timeout, user_agent=f"omninode-bridge/{self.service_name}")
 
     async def close(self) -> None:
         """Close the pool. Idempotent; the client may be used again afterwards."""
@@ -176,6 +208,7 @@ class BaseServiceClient(ABC):
         *,
         correlation_id: UUID | str | None = None,
         idempotent: bool = True,
+        read: bool = False,
         expected: frozenset[int] = frozenset(),
         tolerated: Collection[int] = (),
         body_bytes: int = 0,
@@ -190,6 +223,7 @@ class BaseServiceClient(ABC):
             endpoint: path below the base URL.
             correlation_id: the caller's; by default the one bound to this context.
             idempotent: whether it may be sent again when nobody knows if it arrived.
+            read: whether it changes nothing, as a GET does: such a call may be hedged.
             expected: statuses that say nothing bad of the service's health here.
             tolerated: error statuses that are returned, not raised.
             body_bytes: size of what is sent, where it may be large: the call gets more time for it.
@@ -208,7 +242,12 @@ class BaseServiceClient(ABC):
                 headers=sent,
                 extensions={
                     EXTENSION: Call(
-                        self.service_name, operation, idempotent, expected, body_bytes / SLOWEST_BYTES_PER_SECOND
+                        self.service_name,
+                        operation,
+                        idempotent,
+                        expected,
+                        body_bytes / SLOWEST_BYTES_PER_SECOND,
+                        read or method == "GET",
                     )
                 },
                 **payload,
@@ -240,7 +279,7 @@ class BaseServiceClient(ABC):
                 return ServiceUnavailableError(f"{who}: no answer in time")
             case httpx.NetworkError() | httpx.RemoteProtocolError():
                 return ServiceUnavailableError(f"{who}: unreachable ({type(error).__name__})")
-            case httpx.DecodingError():
+            case httpx.DecodingError() | LocalFault():
                 return ClientError(f"{who}: {error}")
         return ClientError(f"{who}: the request could not be made ({type(error).__name__})")
 

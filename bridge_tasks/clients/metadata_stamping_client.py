@@ -151,7 +151,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         self, file_hash: str, namespace: str | None = None, correlation_id: UUID | str | None = None
     ) -> dict[str, Any] | None:
         """Return the stamp of a hash with its `stamp_id`, or None where there is none (or no such hash)."""
-        endpoint = f"/stamp/{quote(file_hash.lower(), safe='')}"
+        endpoint = f"/stamp/{_segment('file_hash', file_hash)}"
         response = await self._request(
             "get_stamp",
             "GET",
@@ -200,6 +200,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
                 "/validate",
                 failure="Stamp validation failed",
                 accept=SUCCESS_OR_PARTIAL,
+                read=True,
                 correlation_id=correlation_id,
                 json=request,
                 body_bytes=len(content),
@@ -231,6 +232,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             "/validate-protocol",
             failure="Protocol validation failed",
             accept=SUCCESS_OR_PARTIAL,
+            read=True,
             correlation_id=correlation_id,
             json={
                 "content": content,
@@ -238,6 +240,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
                 "validation_level": validation_level,
                 "namespace": namespace,
             },
+            body_bytes=len(content),
         )
         return data_of(body)
 
@@ -263,7 +266,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             InvalidRequest: an item lacks a field, or lacks content that this service is known to need.
             ClientError: every item failed; `data` holds the results.
         """
-        needs_content = await self.needs_content("batch_create_stamps", correlation_id)
+        needs_content = await self.needs_content(correlation_id)
         prepared = [batch_item(item, index, namespace, needs_content) for index, item in enumerate(items)]
         body = await self._ask(
             "batch_create_stamps",
@@ -273,6 +276,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             accept=SUCCESS_OR_PARTIAL,
             correlation_id=correlation_id,
             json={"items": prepared, "namespace": namespace},
+            body_bytes=sum(len(item.get("content", "")) for item in prepared),
             idempotent=False,
         )
         return batch_answer(data_of(body), prepared)
@@ -288,7 +292,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         body = await self._ask(
             "query_namespace",
             "GET",
-            f"/namespace/{quote(namespace, safe='')}",
+            f"/namespace/{_segment('namespace', namespace)}",
             failure="Namespace query failed",
             correlation_id=correlation_id,
             params={"limit": limit, "offset": offset},
@@ -301,36 +305,33 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         body = self._json(response, "Metrics retrieval failed")
         return data_of(body) if is_envelope(body) else body
 
-    async def needs_content(
-        self, operation: str = "needs_content", correlation_id: UUID | str | None = None
-    ) -> bool:
+    async def needs_content(self, correlation_id: UUID | str | None = None) -> bool:
         """Say whether this service stamps content: the real one does, the guide's shape stamps hashes."""
-        await self._find_prefix(operation, correlation_id)
+        await self._find_routes(correlation_id)
         return bool(self._prefix) or self.base_url.endswith(API_PREFIX)
 
     async def _request(self, operation: str, method: str, endpoint: str, **options: Any) -> httpx.Response:
-        await self._find_prefix(operation, options.get("correlation_id"))
+        await self._find_routes(options.get("correlation_id"))
         return await super()._request(operation, method, f"{self._prefix or ''}{endpoint}", **options)
 
-    async def _find_prefix(self, operation: str, correlation_id: UUID | str | None) -> None:
+    async def _find_routes(self, correlation_id: UUID | str | None) -> None:
         """Ask once per opened pool where the routes are; anything but "no such route" means they are there.
 
-        The question is part of the operation that needs the answer, and fails under its name. A 404 in other
-        words than a router's tells nothing, and is not remembered.
+        A 404 in other words than a router's tells nothing, and is not remembered.
         """
         if self._http_client is None:
             await self.initialize()
         if self._prefix is not None:
             return
         response = await super()._request(
-            operation, "GET", f"{API_PREFIX}/health", correlation_id=correlation_id, tolerated=range(400, 500)
+            "find_routes", "GET", f"{API_PREFIX}/health", correlation_id=correlation_id, tolerated=range(400, 500)
         )
         if response.status_code != httpx.codes.NOT_FOUND:
             self._prefix = API_PREFIX
         elif complaint(self._json(response, "Finding the routes failed")).message == "Not Found":
             self._prefix = ""
         else:
-            raise ServiceUnavailableError(f"{self.service_name} {operation}: a 404 where its routes should be")
+            raise ServiceUnavailableError(f"{self.service_name} find_routes: a 404 where its routes should be")
 
     async def _validate_connection(self) -> bool:
         """Say whether the service answers and can work; a degraded one can."""
@@ -342,6 +343,13 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         if status == "success" and isinstance(body.get("data"), dict):
             status = body["data"].get("status")
         return status in self.HEALTHY
+
+
+def _segment(field: str, value: str) -> str:
+    """Quote what becomes one segment of a path; dots alone would lead to another route."""
+    if not isinstance(value, str) or not value.strip("."):
+        raise InvalidRequest(field, "must be text, and more than dots")
+    return quote(value.lower() if field == "file_hash" else value, safe="")
 
 
 def _size_of(data: bytes | IO[bytes]) -> int:

@@ -5,30 +5,45 @@ cached. Only intelligence has a fallback: a stamp can do without it, a query can
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from bridge_tasks import events
 from bridge_tasks.cache import (
     DEFAULT_EVICTION_RATIO,
     DEFAULT_MAX_ENTRIES,
+    Answering,
     Cache,
     CacheEntry,
+    CacheStats,
     LocalCache,
     NullCache,
+    Question,
     cache_key,
 )
+from bridge_tasks.cache.answering import Asking
 from bridge_tasks.clients.base_client import AsgiApp, BaseServiceClient, data_of
-from bridge_tasks.errors import ClientError
+from bridge_tasks.errors import ClientError, RateLimited, ServiceUnavailableError
+from bridge_tasks.models.fields import JsonObject
 from bridge_tasks.models.onextree import ConfidenceLevel, ConfidenceScore, IntelligenceResult
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
+from bridge_tasks.resilience.policy.caching import (
+    EVERYTHING,
+    CacheRules,
+    Verdict,
+    mark_of_prefix,
+    mark_of_tag,
+)
 
 T = TypeVar("T")
 
 __all__ = ["AsyncOnexTreeClient", "CacheEntry", "ConfidenceLevel", "ConfidenceScore", "IntelligenceResult"]
+
+_SOUND: TypeAdapter[dict[str, Any]] = TypeAdapter(JsonObject)
 
 _EMERGENCY_ANALYSES = ("minimal", "error_fallback")
 """What the service calls an answer that it gave without a tree, or after a crash, at HTTP 200."""
@@ -47,6 +62,10 @@ class AsyncOnexTreeClient(BaseServiceClient):
         cache_max_size: entries in the default cache.
         cache_eviction_ratio: share dropped when it is full.
         cache: another store to keep them in.
+        cache_rules: how they age, in the default cache and in any other.
+
+    An answer past its time, served because the service cannot be asked now or is being asked already, says so:
+    `metadata["stale"]` is true, and `metadata["age_seconds"]` tells its age. It is real, and so not `degraded`.
     """
 
     DEFAULT_CACHE_MAX_SIZE = DEFAULT_MAX_ENTRIES
@@ -65,6 +84,7 @@ class AsyncOnexTreeClient(BaseServiceClient):
         app: AsgiApp | None = None,
         *,
         cache: Cache | None = None,
+        cache_rules: CacheRules | None = None,
         **options: Any,
     ) -> None:
         super().__init__(base_url, "OnexTreeService", timeout, max_retries, circuit_breaker_config, app, **options)
@@ -72,8 +92,19 @@ class AsyncOnexTreeClient(BaseServiceClient):
         self.cache_ttl = cache_ttl
         self.cache_max_size = cache_max_size
         self.cache_eviction_ratio = cache_eviction_ratio
-        kept = cache or LocalCache(cache_max_size, cache_eviction_ratio)
-        self._cache: Cache = kept if enable_cache else NullCache()
+        rules = cache_rules or CacheRules()
+        if not enable_cache:
+            cache = NullCache()
+        elif cache is None:
+            cache = LocalCache(
+                cache_max_size,
+                cache_eviction_ratio,
+                rules=rules,
+                clock=self._bottom.clock,
+                chance=self._bottom.chance,
+            )
+        self._cache: Cache = cache
+        self._answering = Answering(cache, rules, self._bottom, patience=timeout, deadline=self.deadline)
         self._cache_hits = 0
         self._cache_misses = 0
 
@@ -85,6 +116,8 @@ class AsyncOnexTreeClient(BaseServiceClient):
         correlation_id: UUID | str | None = None,
         use_cache: bool = True,
         enable_fallback: bool = True,
+        *,
+        tags: Sequence[str] = (),
     ) -> IntelligenceResult:
         """Ask what is known about a context.
 
@@ -95,8 +128,10 @@ class AsyncOnexTreeClient(BaseServiceClient):
             correlation_id: see the class.
             use_cache: False asks the service; the answer is still kept.
             enable_fallback: answer with a degraded result where the service cannot.
+            tags: by which, later, the cached answer may be made void for those who ask with the same tag.
 
         Raises:
+            RateLimited: our own limit is used up; no emergency answer stands in for one that is to be had later.
             ClientError: only with `enable_fallback=False`.
         """
         question = {
@@ -111,11 +146,14 @@ class AsyncOnexTreeClient(BaseServiceClient):
                 question,
                 "Intelligence retrieval failed",
                 self._understood,
+                subject=context,
+                tags=tags,
                 correlation_id=correlation_id,
                 use_cache=use_cache,
             )
         except ClientError as error:
-            if not enable_fallback:
+            # Our own limit is no outage: the caller may have the real answer a little later.
+            if not enable_fallback or isinstance(error, RateLimited):
                 raise
             result = self._create_fallback_result(context, error)
         if result.degraded:
@@ -130,6 +168,8 @@ class AsyncOnexTreeClient(BaseServiceClient):
         filters: Mapping[str, Any] | None = None,
         correlation_id: UUID | str | None = None,
         use_cache: bool = True,
+        *,
+        tags: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Query the knowledge graph: `results`, `paths`, `metadata`."""
         return await self._cached(
@@ -138,6 +178,8 @@ class AsyncOnexTreeClient(BaseServiceClient):
             {"query": query, "max_depth": max_depth, "filters": filters},
             "Knowledge query failed",
             dict,
+            subject=query,
+            tags=tags,
             correlation_id=correlation_id,
             use_cache=use_cache,
         )
@@ -149,6 +191,8 @@ class AsyncOnexTreeClient(BaseServiceClient):
         max_nodes: int = 100,
         correlation_id: UUID | str | None = None,
         use_cache: bool = True,
+        *,
+        tags: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Walk the tree from a node, `up`, `down` or `both`: `nodes`, `edges`, `metadata`."""
         return await self._cached(
@@ -157,17 +201,65 @@ class AsyncOnexTreeClient(BaseServiceClient):
             {"start_node": start_node, "direction": direction, "max_nodes": max_nodes},
             "Tree navigation failed",
             dict,
+            subject=start_node,
+            tags=tags,
             correlation_id=correlation_id,
             use_cache=use_cache,
         )
 
     async def clear_cache(self) -> None:
         """Forget every answer, and the hit counts."""
-        await self._cache.clear()
+        await self._cache.void(EVERYTHING)
         self._cache_hits = self._cache_misses = 0
 
+    async def invalidate_cache(self, *, tag: str | None = None, prefix: str | None = None) -> bool:
+        """Make void what was answered under a tag, and what was answered about anything beginning with `prefix`.
+
+        Answers that are being asked for at this moment are not kept either. Tags are those given with a question,
+        and `operation:get_intelligence` (or `query_knowledge`, `navigate_tree`).
+
+        Returns:
+            Whether everybody who shares the cache was told.
+        """
+        marks = [mark_of_tag(tag)] if tag is not None else []
+        marks += [mark_of_prefix(prefix)] if prefix is not None else []
+        return all([await self._cache.void(mark) for mark in marks])
+
+    async def warm_cache(self, contexts: Sequence[str]) -> dict[str, int]:
+        """Ask for the intelligence of each context, unless it is known or another process does so already.
+
+        Returns:
+            How many are `known` now, and how many `failed`; both 0 where another process warms the same list. An
+            outage ends it: what is left has failed.
+        """
+        listed = Question(cache_key("warm", {"contexts": sorted(contexts)}), "", ("warm",))
+        found = await self._cache.look(listed, waiting=True)
+        if found.verdict is not Verdict.FILL:
+            return {"known": 0, "failed": 0}
+        known = 0
+        try:
+            for context in contexts:
+                try:
+                    known += not (await self.get_intelligence(context, enable_fallback=False)).degraded
+                except ServiceUnavailableError:
+                    break
+                except ClientError:
+                    continue
+        finally:
+            await self._cache.give_up(listed, found.lease, failed=False)
+        return {"known": known, "failed": len(contexts) - known}
+
+    async def fleet_cache_stats(self) -> CacheStats:
+        """Return how the cache does over all processes that share it."""
+        return await self._cache.stats()
+
+    async def close(self) -> None:
+        """Close the pool, and tell the shared cache what was counted here. Idempotent."""
+        await super().close()
+        await self._cache.close()
+
     def get_cache_stats(self) -> dict[str, Any]:
-        """Return how the cache does: `hit_rate` is hits per look-up, 0..1."""
+        """Return how the cache does for this client: `hit_rate` is hits per look-up, 0..1."""
         asked = self._cache_hits + self._cache_misses
         return {
             "enabled": self.enable_cache,
@@ -192,26 +284,36 @@ class AsyncOnexTreeClient(BaseServiceClient):
         failure: str,
         read: Callable[[dict[str, Any]], T],
         *,
+        subject: str,
+        tags: Sequence[str],
         correlation_id: UUID | str | None,
         use_cache: bool,
     ) -> T:
         """Answer from the cache, or ask and keep what is worth keeping: what can be read, and no emergency."""
-        key = self._get_cache_key(endpoint, question)
+
+        async def ask() -> dict[str, Any]:
+            return data_of(
+                await self._ask(
+                    operation,
+                    "POST",
+                    endpoint,
+                    failure=failure,
+                    read=True,
+                    correlation_id=correlation_id,
+                    json=question,
+                )
+            )
+
+        def looked(hit: bool) -> None:
+            self._cache_hits += hit
+            self._cache_misses += not hit
+            events.emit(events.CacheAnswered(self.service_name, operation, hit))
+
+        named = Question(self._get_cache_key(endpoint, question), subject, (f"operation:{operation}", *tags))
+        asking = Asking(self.service_name, operation, named, ask, _is_real, _NO_SUCH_THING[operation])
         if use_cache and self.enable_cache:
-            known = await self._cache.get(key)
-            self._cache_hits += known is not None
-            self._cache_misses += known is None
-            events.emit(events.CacheAnswered(self.service_name, operation, known is not None))
-            if isinstance(known, dict):
-                return read(known)
-        body = await self._ask(
-            operation, "POST", endpoint, failure=failure, correlation_id=correlation_id, json=question
-        )
-        data = data_of(body)
-        answer = read(data)
-        if not _is_emergency(data):
-            await self._cache.put(key, data, self.cache_ttl)
-        return answer
+            return await self._answering.answer(asking, read, self.cache_ttl, looked)
+        return await self._answering.ask(asking, read, self.cache_ttl)
 
     def _get_cache_key(self, endpoint: str, params: Mapping[str, Any] | None = None) -> str:
         """Name a question, whatever the order of its parameters."""
@@ -229,8 +331,8 @@ class AsyncOnexTreeClient(BaseServiceClient):
             "relationships": data.get("relationships", []),
             "metadata": data.get("metadata", {}),
         }
-        try:
-            answer = IntelligenceResult(**parts, degraded=_is_emergency(data))
+        try:  # what goes into a stamp must be fit for one: bounded, finite, not too deep
+            answer = IntelligenceResult(**_SOUND.validate_python(parts), degraded=_is_emergency(data))
         except ValidationError as error:
             raise self._failed("Intelligence retrieval failed: the answer has an unknown shape") from error
         answer.confidence = self._calculate_confidence(
@@ -281,3 +383,25 @@ def _is_emergency(data: dict[str, Any]) -> bool:
     if isinstance(intelligence, dict) and intelligence.get("analysis_type") in _EMERGENCY_ANALYSES:
         return True
     return isinstance(metadata, dict) and (metadata.get("tree_loaded") is False or bool(metadata.get("error")))
+
+
+def _is_real(data: dict[str, Any]) -> bool:
+    return not _is_emergency(data)
+
+
+def _is_missing(error: ClientError) -> bool:
+    """Tell a 404: no such node, or (the known server, wire-contract.md 5, row 26) no such endpoint."""
+    return error.status == HTTPStatus.NOT_FOUND
+
+
+def _is_never_final(error: ClientError) -> bool:
+    del error
+    return False
+
+
+_NO_SUCH_THING = {
+    "get_intelligence": _is_never_final,
+    "query_knowledge": _is_missing,
+    "navigate_tree": _is_missing,
+}
+"""Which refusals are kept for a while. Intelligence exists on every server: there, a 404 is a wrong address."""

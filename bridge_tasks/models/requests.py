@@ -38,6 +38,9 @@ _LONGEST_REASON = 300
 MAX_BATCH_ITEMS = 1000
 """Ours: the service has no limit, a message should."""
 
+MAX_WARM_CONTEXTS = 1000
+"""As many as the cache holds by default."""
+
 
 class TaskRequest(Frozen):
     """The base: knows how to take in the result of the step before."""
@@ -76,13 +79,17 @@ class GenerateHash(TaskRequest):
 
 
 class GetIntelligence(TaskRequest):
-    """Ask OnexTree about a context; with `fallback`, an outage yields a degraded answer, not an error."""
+    """Ask OnexTree about a context; with `fallback`, an outage yields a degraded answer, not an error.
+
+    `namespace` is whom the question is asked for: cached answers can be made void by it.
+    """
 
     context: Context
     include_patterns: bool = True
     include_relationships: bool = True
     use_cache: bool = True
     fallback: bool = True
+    namespace: Namespace | None = None
     hashed: Hashed | None = None
 
     @classmethod
@@ -217,6 +224,12 @@ class StampFile(TaskRequest):
         if taken:
             raise ValueError(f"must not hold {', '.join(sorted(taken))}: the job writes it")
         return stamp_data
+
+
+class WarmCache(TaskRequest):
+    """Ask for the intelligence of contexts that will be asked about often."""
+
+    contexts: Annotated[list[Context], Field(max_length=MAX_WARM_CONTEXTS)]
 
 
 class CheckHealth(TaskRequest):

@@ -23,6 +23,29 @@ _QUIET = {"celery.app.trace": logging.WARNING, "celery.worker.strategy": logging
 _TRACEBACKS = ExceptionDictTransformer(show_locals=False)
 """Without local variables, which structlog shows by default, here and for eyes: they hold content."""
 
+_LINES: dict[type[events.Event], tuple[int, str]] = {
+    events.RetryScheduled: (logging.WARNING, "trying again"),
+    events.CircuitChanged: (logging.WARNING, "circuit changed"),
+    events.CircuitFollowed: (logging.INFO, "circuit follows"),
+    events.ProcessSteppedAside: (logging.WARNING, "process steps aside"),
+    events.StoreLost: (logging.WARNING, "shared state is away"),
+    events.StoreRegained: (logging.WARNING, "shared state is back"),
+    events.AnswerDegraded: (logging.WARNING, "answer degraded"),
+    events.CacheAnswered: (logging.DEBUG, "cache answered"),
+    events.StaleAnswerServed: (logging.WARNING, "stale answer served"),
+    events.CacheEntryDropped: (logging.WARNING, "cache entry dropped"),
+    events.CacheVoided: (logging.INFO, "answers made void"),
+    events.RetryRefused: (logging.WARNING, "retry refused by the budget"),
+    events.CallHeldBack: (logging.INFO, "call held back"),
+    events.PatienceAsked: (logging.WARNING, "service asked for patience"),
+    events.PaceLowered: (logging.WARNING, "pace lowered"),
+    events.ReplicaEjected: (logging.WARNING, "replica ejected"),
+    events.ReplicasChanged: (logging.INFO, "replicas changed"),
+    events.NameLookupFailed: (logging.WARNING, "name not found"),
+    events.RequestHedged: (logging.DEBUG, "request hedged"),
+}
+"""Of most facts, a line says just what they hold."""
+
 
 def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
     """Send everything, ours and others', to standard error: one line of JSON, or one made for eyes."""
@@ -82,21 +105,9 @@ def listen(event: events.Event) -> None:
                 error=event.error,
                 milliseconds=_milliseconds(event.seconds),
             )
-        case events.RetryScheduled():
-            _log.warning(
-                "trying again",
-                service=event.service,
-                operation=event.operation,
-                attempt=event.attempt,
-                delay=round(event.delay, 3),
-                cause=event.cause,
-            )
-        case events.CircuitChanged():
-            _log.warning("circuit changed", circuit=event.name, old=event.old, new=event.new, cause=event.cause)
-        case events.AnswerDegraded():
-            _log.warning("answer degraded", service=event.service, operation=event.operation, cause=event.cause)
-        case events.CacheAnswered():
-            _log.debug("cache answered", service=event.service, operation=event.operation, hit=event.hit)
+        case _:
+            level, said = _LINES[type(event)]
+            _log.log(level, said, **_held(event))
 
 
 def _job(event: events.JobFinished) -> dict[str, Any]:
@@ -109,6 +120,11 @@ def _job(event: events.JobFinished) -> dict[str, Any]:
         "error": event.error,
     }
     return {key: value for key, value in told.items() if value is not None}
+
+
+def _held(event: events.Event) -> dict[str, Any]:
+    held = {name: getattr(event, name) for name in event.__slots__}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in held.items()}
 
 
 def _milliseconds(seconds: float) -> float:

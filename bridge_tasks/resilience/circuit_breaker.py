@@ -5,6 +5,7 @@ here: those are `policy.breaker`'s. Only `call` needs an event loop, for its tim
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -20,25 +21,33 @@ from bridge_tasks.resilience.policy.breaker import (
     Circuit,
     CircuitBreakerConfig,
     CircuitState,
+    Order,
     Outcome,
     Permit,
     Rejection,
 )
 from bridge_tasks.resilience.state.local import LocalCircuitStore
-from bridge_tasks.resilience.state.port import CircuitStore, Moved
+from bridge_tasks.resilience.state.port import Change, CircuitStore
 
 T = TypeVar("T")
 
 RESPONSE_TIMES_KEPT = 100
 """Successful calls whose duration is remembered, as in the known client."""
 
+LEASE_MARGIN = 1.0
+"""Seconds that a probe's lease outlasts the time its call has: who is late by less is not yet lost."""
+
 
 @dataclass
 class CircuitBreakerMetrics:
-    """What a breaker has seen since its last reset. Durations are seconds, times are epoch seconds."""
+    """What a breaker has seen since its last reset. Durations are seconds, times are epoch seconds.
+
+    State and counts are the circuit's: with a shared store, those of all processes, as far as this one has heard.
+    Durations, slow calls and the time of the last failure are this process's own.
+    """
 
     name: str
-    circuit: Circuit = field(default_factory=Circuit)
+    view: Callable[[], Circuit] = field(default=Circuit, repr=False)
     slow_calls: int = 0
     last_failure_time: float | None = None
     state_change_time: float = field(default_factory=time.time)
@@ -47,42 +56,43 @@ class CircuitBreakerMetrics:
     @property
     def state(self) -> CircuitState:
         """The state as of the last call; an OPEN circuit turns HALF_OPEN when the next call comes."""
-        return self.circuit.state
+        return self.view().state
 
     @property
     def failure_count(self) -> int:
         """Failures; back to 0 when the circuit closes."""
-        return self.circuit.failures
+        return self.view().failures
 
     @property
     def success_count(self) -> int:
         """Successes."""
-        return self.circuit.successes
+        return self.view().successes
 
     @property
     def total_calls(self) -> int:
         """Calls that succeeded or failed; refused and cancelled ones do not count."""
-        return self.circuit.total_calls
+        return self.view().total_calls
 
     @property
     def consecutive_failures(self) -> int:
         """Failures since the last success."""
-        return self.circuit.consecutive_failures
+        return self.view().consecutive_failures
 
     @property
     def consecutive_successes(self) -> int:
         """Successes since the last failure."""
-        return self.circuit.consecutive_successes
+        return self.view().consecutive_successes
 
     @property
     def half_open_calls(self) -> int:
         """Probes in flight."""
-        return self.circuit.in_flight
+        return self.view().in_flight
 
     @property
     def error_rate(self) -> float:
         """Failures per call, 0..1."""
-        return self.failure_count / self.total_calls if self.total_calls else 0.0
+        circuit = self.view()
+        return circuit.failures / circuit.total_calls if circuit.total_calls else 0.0
 
     @property
     def response_times(self) -> list[float]:
@@ -94,13 +104,13 @@ class CircuitBreakerMetrics:
         """Mean of `response_times`, 0 when there are none."""
         return fmean(self._durations) if self._durations else 0.0
 
-    def observe(self, outcome: Outcome, seconds: float, slow_after: float) -> None:
+    def observe(self, outcome: Outcome, seconds: float, *, slow: bool) -> None:
         """Take in one finished call."""
         if outcome is Outcome.FAILURE:
             self.last_failure_time = time.time()
         elif outcome is Outcome.SUCCESS:
             self._durations.append(seconds)
-            self.slow_calls += seconds >= slow_after
+            self.slow_calls += slow
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as plain JSON."""
@@ -139,10 +149,10 @@ class CircuitBreaker:
     ) -> None:
         self.name = name
         self.config = config or CircuitBreakerConfig()
-        self.metrics = CircuitBreakerMetrics(name)
         self._clock = clock
         self._store = store or LocalCircuitStore(self.config, clock)
         self._lock = threading.Lock()
+        self.metrics = CircuitBreakerMetrics(name, self._store.view)
 
     @property
     def state(self) -> CircuitState:
@@ -195,14 +205,20 @@ class CircuitBreaker:
         finally:
             await self.settle(permit, outcome, self._clock() - began)
 
-    async def admit(self) -> Permit:
+    async def admit(self, within: float = math.inf) -> Permit:
         """Ask leave for one call; the permit must come back through `settle`, whatever happens.
+
+        Args:
+            within: seconds that the call has, at most; `config.timeout` where nothing bounds it. A probe whose
+                worker is killed gives its place back a second later.
 
         Raises:
             CircuitBreakerError: the circuit is open, or half-open with all its probes out.
         """
-        moved, decision = await self._store.admit()
-        self._follow(moved, "recovery_timeout passed")
+        seconds = self.config.timeout if math.isinf(within) else within
+        decision, change = await self._store.admit(seconds + LEASE_MARGIN)
+        if change is not None:
+            self._tell(change)
         if isinstance(decision, Rejection):
             raise CircuitBreakerError(
                 f"Circuit breaker '{self.name}' {decision.reason}", None, None, round(decision.retry_after, 3)
@@ -211,34 +227,43 @@ class CircuitBreaker:
 
     async def settle(self, permit: Permit, outcome: Outcome, seconds: float) -> None:
         """Hand a permit back: what came of the call, and how long it took."""
-        moved = await self._store.record(permit, outcome)
+        slow = outcome is Outcome.SUCCESS and seconds >= self.config.slow_call_threshold
+        change = await self._store.record(permit, outcome, slow=slow)
         with self._lock:
-            self.metrics.observe(outcome, seconds, self.config.slow_call_threshold)
-        self._follow(moved, f"call was a {outcome.value}")
+            self.metrics.observe(outcome, seconds, slow=slow)
+        if change is not None:
+            self._tell(change)
 
     async def reset(self) -> None:
-        """Close the circuit and start counting anew."""
-        moved = await self._store.reset()
-        with self._lock:
-            self.metrics = CircuitBreakerMetrics(self.name, moved.before)
-        self._follow(moved, "reset by hand")
+        """Close the circuit, release it from whatever people ordered, and start counting anew."""
+        await self._order(Order.RESET)
+        self.metrics = CircuitBreakerMetrics(self.name, self._store.view)
 
-    async def force_open(self) -> None:
-        """Open the circuit; it tries again after `recovery_timeout`, like after any opening."""
-        self._follow(await self._store.force_open(), "opened by hand")
+    async def force_open(self, *, hold: bool = False) -> None:
+        """Open the circuit; it tries again after `recovery_timeout` or, with `hold`, not before `reset`."""
+        await self._order(Order.HOLD if hold else Order.OPEN)
         self.metrics.last_failure_time = time.time()
 
-    def _follow(self, moved: Moved, cause: str) -> None:
-        changed = moved.before.state is not moved.after.state
-        with self._lock:
-            if _age(moved.after) >= _age(self.metrics.circuit):
-                self.metrics.circuit = moved.after
-            if changed:
-                self.metrics.state_change_time = time.time()
-        if changed:
-            events.emit(events.CircuitChanged(self.name, moved.before.state, moved.after.state, cause))
+    async def disable(self) -> None:
+        """Let every call through, whatever comes of it, until `reset`."""
+        await self._order(Order.DISABLE)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether `flush` has something to tell that has waited for long."""
+        return self._store.overdue
 
-def _age(circuit: Circuit) -> tuple[int, int]:
-    """Order snapshots: two threads may bring theirs in either order."""
-    return circuit.epoch, circuit.total_calls
+    async def flush(self) -> None:
+        """Tell the store now what it would be told later: at the end of a piece of work, or of the process."""
+        change = await self._store.flush()
+        if change is not None:
+            self._tell(change)
+
+    async def _order(self, order: Order) -> None:
+        change = await self._store.order(order)
+        if change is not None:
+            self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        self.metrics.state_change_time = time.time()
+        events.emit(events.CircuitChanged(self.name, change.old, change.new, change.cause))

@@ -2,7 +2,8 @@
 
 A task is a function from a request model to a result. Its message carries the request's fields as keywords and, in
 a chain, the previous result as the one positional argument. Bad input is refused in `apply_async`, before anything
-is sent, and again in the worker, for messages from elsewhere. No task retries except through here.
+is sent, and again in the worker, for messages from elsewhere. No task retries except through here. A run that
+ended because a call was kept back (circuit open, service busy, rate used up) loses no attempt.
 """
 
 import inspect
@@ -29,6 +30,15 @@ from bridge_tasks.resilience.transport.deadline import within
 from bridge_tasks.settings import load
 
 R = TypeVar("R", bound=TaskRequest)
+
+WAITS = "x-bridge-waits"
+"""Message header: how many runs of the job ended because a call was kept back. They are no attempts."""
+
+SPREAD = 0.25
+"""A countdown that was asked for is prolonged by up to this share, so that not all jobs come back at once."""
+
+LONGEST_WAIT = 10.0
+"""Seconds after which a job whose call was kept back looks again, unless it was told to stay away for longer."""
 
 
 class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types makes Task generic, Celery does not
@@ -60,9 +70,10 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[Any]:
         """Check the arguments and send the task. Options are Celery's."""
-        # A worker publishes retries and the steps after one that ended: those are checked where they run, so that
+        # What a worker publishes (retries, what waits, the steps after one that ended) is checked where it runs:
         # what is wrong with a step is that step's failure.
-        if not options.get("retries") and "parent_id" not in options:
+        headers = options.get("headers") or {}
+        if not options.get("retries") and WAITS not in headers and "parent_id" not in options:
             _check_correlation(options.get("headers"))
             args, kwargs = (), self.check(args or (), kwargs or {}).model_dump(mode="json", exclude_none=True)
         return super().apply_async(tuple(args or ()), dict(kwargs or {}), **options)
@@ -101,7 +112,7 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
             request = self.parse(args, kwargs)
             subject = _subject(request)
             with within(load().task.deadline):
-                result = self.run(request)
+                answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
             self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
             if self._may_retry(error):
@@ -111,16 +122,28 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
             self._tell("failed", began, subject, error)
             raise
         self._tell("succeeded", began, subject, None)
-        return to_jsonable_python(result)
+        return answer
 
     def _may_retry(self, error: BridgeError) -> bool:
-        policy = load().task.retry
-        return error.retryable and not self.request.called_directly and self.request.retries + 1 < policy.attempts
+        if not error.retryable or self.request.called_directly:
+            return False
+        # Run eagerly, there is no queue to wait in: a wait is an attempt, or there would be no end of them.
+        if error.unsent and not self.request.is_eager:
+            return True
+        return self.request.retries + 1 < load().task.retry.attempts
 
     def _put_back(self, error: BridgeError) -> NoReturn:
         policy = load().task.retry
-        wait = max(backoff(policy, self.request.retries + 1, random.random()), error.retry_after or 0.0)  # noqa: S311 - spread, not secrecy
-        raise self.retry(exc=error, countdown=min(wait, policy.maximum))
+        chance = random.random()  # noqa: S311 - spread, not secrecy
+        headers: dict[str, Any] = dict(self.request.headers or {})
+        if error.unsent and not self.request.is_eager:
+            headers[WAITS] = waits = _count(headers.get(WAITS)) + 1
+            pause = min(backoff(policy, waits, chance), LONGEST_WAIT)
+            self.request.retries -= 1  # Celery adds one: this run was no attempt
+        else:
+            pause = backoff(policy, self.request.retries + 1, chance)
+        wait = max(pause, (error.retry_after or 0.0) * (1 + SPREAD * chance))
+        raise self.retry(exc=error, countdown=min(wait, policy.maximum), headers=headers)
 
     def _tell(self, outcome: str, began: float, subject: str | None, error: Exception | None) -> None:
         events.emit(
@@ -161,6 +184,11 @@ def _vet_all(request: TaskRequest) -> None:
             vet(content, load().content)
         except InvalidRequest as error:
             raise InvalidRequest(f"{where}{error.field}", error.reason) from None
+
+
+def _count(told: Any) -> int:
+    """Read a count from a message, which may say anything."""
+    return min(told, 1_000_000) if isinstance(told, int) and told > 0 else 0
 
 
 def _check_correlation(headers: Mapping[str, Any] | None) -> None:

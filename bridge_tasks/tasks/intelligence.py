@@ -3,7 +3,7 @@
 from typing import Any
 
 from bridge_tasks import operations
-from bridge_tasks.models.requests import GetIntelligence, NavigateTree, QueryKnowledge
+from bridge_tasks.models.requests import GetIntelligence, NavigateTree, QueryKnowledge, WarmCache
 from bridge_tasks.models.stamping import Enriched
 from bridge_tasks.runtime import current
 from bridge_tasks.tasks.base import bridge_task
@@ -28,3 +28,10 @@ def navigate_tree(request: NavigateTree) -> dict[str, Any]:
     """Walk the tree from a node."""
     runtime = current()
     return runtime.run(operations.navigate_tree(runtime.services, request))
+
+
+@bridge_task("bridge.warm_cache")
+def warm_cache(request: WarmCache) -> dict[str, int]:
+    """Ask what will be asked often, unless another worker does so already."""
+    runtime = current()
+    return runtime.run(operations.warm_cache(runtime.services, request))

@@ -7,11 +7,28 @@ Handlers here must be quick and must not raise (Celery logs and swallows), but f
 import logging
 from typing import Any
 
-from celery.signals import celeryd_init, setup_logging, worker_init, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    task_postrun,
+    worker_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
+from kombu.exceptions import OperationalError
 
 from bridge_tasks import runtime
+from bridge_tasks.errors import BridgeError
 from bridge_tasks.observability import logs
 from bridge_tasks.settings import load
+from bridge_tasks.tasks.intelligence import warm_cache
+from bridge_tasks.worker.warming import warm_list
+
+WARM_SECONDS = 300.0
+"""After five minutes the work has warmed the cache by itself."""
+
+_log = logging.getLogger(__name__)
 
 _GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
@@ -43,6 +60,26 @@ def _refuse_green_pools(sender: Any, **_: Any) -> None:
     pool = getattr(sender.pool_cls, "__module__", "").rpartition(".")[2]
     if pool in _GREEN_POOLS:
         raise SystemExit(f"bridge_tasks does not run under -P {pool}: use prefork, threads or solo")
+
+
+@worker_ready.connect(dispatch_uid="bridge_tasks.warm", weak=False)
+def _warm_cache(**_: Any) -> None:
+    """Leave the work to whichever worker has a slot; every worker asks for it, the first one does it."""
+    onextree = load().onextree
+    try:
+        contexts = warm_list(onextree.warm) if onextree.cache else []
+        if contexts:
+            warm_cache.apply_async(kwargs={"contexts": contexts}, expires=WARM_SECONDS, ignore_result=True)
+    except (BridgeError, OperationalError) as error:
+        _log.warning("the cache is not warmed: %s", error)
+
+
+@task_postrun.connect(dispatch_uid="bridge_tasks.flush", weak=False)
+def _tell_what_waited(**_: Any) -> None:
+    """A worker that now falls idle must not keep to itself what the others should know."""
+    opened = runtime.opened()
+    if opened is not None:
+        opened.flush(overdue=True)
 
 
 @worker_process_shutdown.connect(dispatch_uid="bridge_tasks.close_child", weak=False)

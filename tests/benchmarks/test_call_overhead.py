@@ -19,6 +19,6 @@ def test_the_benchmark_ends_with_one_line_of_json_that_names_the_ratio_and_the_p
     measured = json.loads(run.stdout.splitlines()[-1])
 
     assert measured["ratio_guarded_to_bare"] > 0
-    assert measured["redis_commands_per_call"] == 0, "the breaker is local at this point"
+    assert measured["redis_commands_per_call"] < 0.5, "shared state is asked about once a second, not at each call"
     assert set(measured["peers"]) == {"bare", "tenacity+pybreaker", "guarded"}
     assert measured["peers"]["tenacity+pybreaker"]["redis_commands_per_call"] == 2

@@ -1,7 +1,6 @@
 """Every command and every snippet of the README is run here; one that nobody taught this file to run fails."""
 
 import ast
-import asyncio
 import os
 import re
 import shlex
@@ -127,9 +126,8 @@ def test_the_orchestrators_snippet_stamps_files(documented: Up) -> None:
 
 def test_the_asyncio_snippet_hashes(documented: Up, capsys: pytest.CaptureFixture[str]) -> None:
     snippet = SNIPPETS[1].replace("http://127.0.0.1:8053", documented.addresses["metadata_url"])
-    program = compile(snippet, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
-    asyncio.run(eval(program, {}))  # noqa: S307 - our own README
+    exec(snippet, {"__name__": "__main__"})  # noqa: S102 - our own README
 
     assert "'hash': '" in capsys.readouterr().out
 

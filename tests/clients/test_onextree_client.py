@@ -343,11 +343,13 @@ def test_a_question_s_name_does_not_depend_on_the_order_of_its_parts(
     assert len(name) == 64
 
 
-@pytest.mark.parametrize("odd", [2**64, "\ud800"])
-async def test_an_answer_that_cannot_be_kept_is_still_an_answer(odd: Any, client: AsyncOnexTreeClient) -> None:
+@pytest.mark.parametrize("odd", [2**64, "\ud800", float("nan"), "x" * 300_000])
+async def test_an_answer_that_no_stamp_could_carry_is_degraded_and_not_kept(
+    odd: Any, client: AsyncOnexTreeClient
+) -> None:
     data = {**DATA, "metadata": {"tree_loaded": True, "odd": odd}}
     with answering(client, {"status": "success", "data": data}):
-        assert (await client.get_intelligence("auth")).metadata["odd"] == odd
+        assert (await client.get_intelligence("auth")).degraded
     assert len(client._cache) == 0
 
 

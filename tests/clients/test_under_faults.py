@@ -23,6 +23,7 @@ from bridge_tasks.clients import (
     ServiceUnavailableError,
 )
 from bridge_tasks.clients.base_client import SLOWEST_BYTES_PER_SECOND
+from bridge_tasks.errors import ServiceBusy
 from bridge_tasks.resilience.policy.retry import RetryConfig
 from bridge_tasks.resilience.transport import bottom as bottoms
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
@@ -69,8 +70,6 @@ FAULTS: list[tuple[Injected, type[ClientError], int]] = [
     (Status(code=503), UNAVAILABLE, TRIES),
     (Status(code=504), UNAVAILABLE, TRIES),
     (Status(code=503, retry_after=0), UNAVAILABLE, TRIES),
-    (Status(code=429, retry_after=60), UNAVAILABLE, 1),
-    (Status(code=503, retry_after=60, as_date=True), UNAVAILABLE, 1),
     (Status(code=400), REFUSED, 1),
     (Status(code=404), REFUSED, 1),
     (Status(code=500), REFUSED, 1),
@@ -154,14 +153,33 @@ async def test_a_fault_is_a_typed_error_in_time_after_the_right_tries_and_leaves
     await well_again(service, client, finish)
 
 
-@pytest.mark.parametrize(("as_date", "slack"), [(False, 0.0), (True, 2.0)])
+@pytest.mark.parametrize(("code", "as_date", "slack"), [(429, False, 0.0), (503, True, 2.0)])
 async def test_the_time_to_wait_goes_to_the_caller_when_it_does_not_fit_the_deadline(
-    as_date: bool, slack: float, service: RunningService, client: AsyncMetadataStampingClient, finish: Finish[Any]
+    code: int,
+    as_date: bool,
+    slack: float,
+    service: RunningService,
+    client: AsyncMetadataStampingClient,
+    finish: Finish[Any],
 ) -> None:
-    service.inject(Status(code=503, retry_after=60, as_date=as_date))
+    service.inject(Status(code=code, retry_after=60, as_date=as_date))
     with pytest.raises(ServiceUnavailableError) as raised:
         await finish(client.generate_hash(b"test"))
+    assert type(raised.value) is ServiceUnavailableError
     assert raised.value.retry_after == pytest.approx(60, abs=slack)
+    assert len(service.asked("/hash")) == 1
+
+
+async def test_a_service_that_asked_for_patience_is_asked_nothing_meanwhile(
+    service: RunningService, client: AsyncMetadataStampingClient, finish: Finish[Any]
+) -> None:
+    service.inject(Status(code=503, retry_after=60, count=1))
+    with pytest.raises(ServiceUnavailableError):
+        await finish(client.generate_hash(b"test"))
+    with pytest.raises(ServiceBusy) as held:
+        await finish(client.get_stamp("0" * 64))
+    assert 50 < (held.value.retry_after or 0) <= 66, "a minute and a tenth of it at most"
+    assert len(service.asked()) == 1
 
 
 async def test_a_retry_after_that_fits_is_waited_for(

@@ -20,6 +20,21 @@ FACTS: list[tuple[events.Event, str, str]] = [
     (events.JobFinished("bridge.x", "id", "succeeded", 0.5, 1, None, "/a.md"), "info", "job succeeded"),
     (events.JobFinished("bridge.x", "id", "retried", 0.5, 2, "down", "/a.md"), "warning", "job put back"),
     (events.JobFinished("bridge.x", "id", "failed", 0.5, 3, "gone", None), "error", "job failed"),
+    (events.CircuitFollowed("S", "closed", "open", "tripped"), "info", "circuit follows"),
+    (events.ProcessSteppedAside("S", 5.0), "warning", "process steps aside"),
+    (events.StoreLost("ConnectionError"), "warning", "shared state is away"),
+    (events.StoreRegained(3), "warning", "shared state is back"),
+    (events.StaleAnswerServed("S", "op", 12.5, "down"), "warning", "stale answer served"),
+    (events.CacheEntryDropped("not JSON"), "warning", "cache entry dropped"),
+    (events.CacheVoided("tag:a"), "info", "answers made void"),
+    (events.RetryRefused("S", "op", 1, "HTTP 503"), "warning", "retry refused by the budget"),
+    (events.CallHeldBack("S", "op", 1.5, "rate limit"), "info", "call held back"),
+    (events.PatienceAsked("S", 30.0), "warning", "service asked for patience"),
+    (events.PaceLowered("S", 0.7), "warning", "pace lowered"),
+    (events.ReplicaEjected("S", "10.0.0.1:8053", 30.0, "failures in a row"), "warning", "replica ejected"),
+    (events.ReplicasChanged("stamps.internal", 3), "info", "replicas changed"),
+    (events.NameLookupFailed("stamps.internal", "gaierror"), "warning", "name not found"),
+    (events.RequestHedged("S", "get_stamp", 0.2, True), "debug", "request hedged"),
 ]
 SUCCEEDED = next(fact for fact, _, event in FACTS if event == "job succeeded")
 

@@ -56,6 +56,15 @@ def test_a_hint_shorter_than_the_backoff_does_not_shorten_it() -> None:
     assert pause(CONFIG, 3, 0.0, remaining=100.0, hint=0.1) == 1.0
 
 
+@given(chance=chances, hint=st.floats(0, LONGEST_HINT), patience=st.floats(0, LONGEST_HINT))
+def test_a_hint_beyond_our_patience_ends_the_tries_and_a_backoff_of_our_own_never_does(
+    chance: float, hint: float, patience: float
+) -> None:
+    config = RetryConfig(initial=5.0, patience=patience)
+    assert (pause(config, 1, chance, 10_000.0, hint) is None) is (hint > patience)
+    assert pause(config, 1, chance, 10_000.0, None) is not None
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
@@ -103,8 +112,9 @@ def test_any_moment_makes_a_hint_within_bounds(moment: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("attempts", 0), ("initial", -1.0), ("initial", 11.0), ("maximum", 0.1)]
+    ("field", "value"),
+    [("attempts", 0), ("initial", -1.0), ("initial", 11.0), ("maximum", 0.1), ("patience", -1.0)],
 )
 def test_a_number_that_makes_no_sense_is_refused(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=r"attempts|initial"):
+    with pytest.raises(ValueError, match=r"attempts|initial|patience"):
         RetryConfig(**{"attempts": 3, field: value})  # type: ignore[arg-type] # one field at a time, by name

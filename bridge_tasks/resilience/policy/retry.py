@@ -1,5 +1,6 @@
 """When to try again, and after how long. Seconds throughout; `chance` is a number drawn from [0, 1)."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,17 +23,23 @@ class RetryConfig:
         attempts: tries in total (client-guide.md's `max_retries`).
         initial: seconds before the second try, doubled with each further one.
         maximum: seconds that no pause of our own exceeds (the known client's 10).
+        patience: seconds that a service's `Retry-After` may ask for and be waited for on the spot; where it asks
+            for more, the tries end and the caller hears how long (a task goes back to its queue). No bound by
+            default.
     """
 
     attempts: int = 3
     initial: float = 0.5
     maximum: float = 10.0
+    patience: float = math.inf
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError("attempts must be at least 1")
         if not 0 <= self.initial <= self.maximum:
             raise ValueError("initial must be between 0 and maximum seconds")
+        if not self.patience >= 0:
+            raise ValueError("patience must not be negative")
 
     @property
     def longest(self) -> float:
@@ -49,10 +56,10 @@ def backoff(config: RetryConfig, attempt: int, chance: float) -> float:
 def pause(config: RetryConfig, attempt: int, chance: float, remaining: float, hint: float | None) -> float | None:
     """Return the pause before the next try, or None to give up.
 
-    The service's own hint is honoured in full; one that does not fit into `remaining` ends the tries, and
-    goes to the caller instead.
+    The service's own hint is honoured in full; one beyond our patience, or that does not fit into `remaining`,
+    ends the tries, and goes to the caller instead.
     """
-    if attempt >= config.attempts:
+    if attempt >= config.attempts or (hint or 0.0) > config.patience:
         return None
     wait = max(backoff(config, attempt, chance), hint or 0.0)
     return wait if wait < remaining else None

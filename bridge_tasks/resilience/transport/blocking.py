@@ -8,15 +8,28 @@ import math
 import ssl
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
+import h11
 import httpcore
 import httpx
 
-from bridge_tasks.resilience.transport.bottom import LIMITS, Body, Bottom, try_timeouts
+from bridge_tasks.resilience.transport.bottom import (
+    CHANGED,
+    CLOSED,
+    LIMITS,
+    Body,
+    Bottom,
+    LocalFault,
+    try_timeouts,
+)
 from bridge_tasks.resilience.transport.deadline import Clock
+from bridge_tasks.resilience.transport.racing import ThreadRace, lifeline
+from bridge_tasks.resilience.transport.resolving import look_up_in_thread
+from bridge_tasks.resilience.transport.waking import ThreadSignal
 
 _HTTPCORE = (
     httpcore.TimeoutException,
@@ -33,6 +46,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
+        self._closed = False
         self._pool = httpcore.ConnectionPool(
             ssl_context=_ssl_context(),
             max_connections=LIMITS.max_connections,
@@ -55,7 +69,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=request.headers.raw,
             content=request.stream,
-            extensions={"timeout": timeouts},
+            extensions={**request.extensions, "timeout": timeouts},
         )
         token = _try_ends.set(time.monotonic() + timeouts["read"])
         try:
@@ -67,14 +81,17 @@ class BlockingExchange(httpx.AsyncBaseTransport):
                     body.add(chunk)
             finally:
                 incoming.close()
+        except h11.LocalProtocolError as error:
+            raise LocalFault(CHANGED, request=request) from error
         except _HTTPCORE as error:
-            raise _translated(error, request) from error
+            raise LocalFault(CLOSED, request=request) if self._closed else _translated(error, request) from error
         finally:
             _try_ends.reset(token)
         return httpx.Response(incoming.status, headers=headers, content=body.content, request=request)
 
     async def aclose(self) -> None:
         """Close the pool."""
+        self._closed = True
         self._pool.close()
 
 
@@ -103,16 +120,18 @@ class _BoundedStream(httpcore.NetworkStream):
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+        with self._held():
+            return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # httpcore gives each partial send the whole timeout: small pieces keep a reader that dawdles in check.
         view = memoryview(buffer)
-        for start in range(0, len(view), 65536):
-            self._inner.write(
-                view[start : start + 65536],  # type: ignore[arg-type] # sockets send any buffer
-                _left(timeout, httpcore.WriteTimeout),
-            )
+        with self._held():
+            for start in range(0, len(view), 65536):
+                self._inner.write(
+                    view[start : start + 65536],  # type: ignore[arg-type] # sockets send any buffer
+                    _left(timeout, httpcore.WriteTimeout),
+                )
 
     def close(self) -> None:
         self._inner.close()
@@ -128,6 +147,11 @@ class _BoundedStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
+
+    def _held(self) -> AbstractContextManager[None]:
+        """Let a race that this request has lost end what is done on the socket."""
+        line = lifeline.get()
+        return line.held(self._inner.get_extra_info("socket")) if line else nullcontext()
 
 
 class _BoundedBackend(httpcore.SyncBackend):
@@ -151,4 +175,10 @@ async def _sleep(seconds: float) -> None:
 
 def blocking_bottom() -> Bottom:
     """Return the bottom for tasks."""
-    return Bottom(connect=BlockingExchange, sleep=_sleep)
+    return Bottom(
+        connect=BlockingExchange,
+        sleep=_sleep,
+        race=ThreadRace(),
+        look_up=look_up_in_thread,
+        signal=ThreadSignal,
+    )

@@ -11,10 +11,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import IO
 
+import h11
 import httpx
 
 from bridge_tasks.resilience.transport.call import call_of
 from bridge_tasks.resilience.transport.deadline import Clock, remaining
+from bridge_tasks.resilience.transport.racing import Race, race_tasks
+from bridge_tasks.resilience.transport.resolving import LookUp, look_up_in_task
+from bridge_tasks.resilience.transport.waking import LoopSignal, Signal
 
 CONNECT_SECONDS = 5.0
 """Time to connect, or to get a pooled connection, at most: httpx's own default."""
@@ -46,12 +50,18 @@ class Bottom:
         sleep: waits for seconds.
         clock: seconds, monotonic.
         chance: a number drawn from [0, 1).
+        race: runs two requests at once; None where that cannot be done.
+        look_up: looks names up beside the calls; None where there are none.
+        signal: makes what a coroutine sleeps on until another wakes it.
     """
 
     connect: Callable[[], httpx.AsyncBaseTransport]
     sleep: Callable[[float], Awaitable[None]]
     clock: Clock = time.monotonic
     chance: Callable[[], float] = random.random
+    race: Race | None = None
+    look_up: LookUp | None = None
+    signal: Callable[[], Signal] = LoopSignal
 
 
 class Body:
@@ -95,12 +105,28 @@ def try_timeouts(request: httpx.Request, clock: Clock) -> dict[str, float]:
     return {"connect": connect, "pool": connect, "read": limit, "write": limit}
 
 
-class AsyncExchange(httpx.AsyncBaseTransport):
-    """The exchange for asyncio: an httpx transport, with the whole try under one timeout."""
+class LocalFault(httpx.LocalProtocolError):
+    """The try failed on our side; the message may be shown, and says nothing of the service's health."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock = time.monotonic) -> None:
-        self._inner = inner
+
+CHANGED = "what was sent changed while it was read"
+CLOSED = "the client was closed meanwhile"
+
+
+class AsyncExchange(httpx.AsyncBaseTransport):
+    """The exchange for asyncio: an httpx transport, with the whole try under one timeout.
+
+    Args:
+        connect: opens the transport; once, and again for another event loop, since a pool belongs to one.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport], clock: Clock = time.monotonic) -> None:
+        self._connect = connect
         self._clock = clock
+        self._inner: httpx.AsyncBaseTransport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read to the end.
@@ -113,7 +139,7 @@ class AsyncExchange(httpx.AsyncBaseTransport):
         request.extensions["timeout"] = timeouts
         try:
             async with asyncio.timeout(timeouts["read"]):
-                response = await self._inner.handle_async_request(request)
+                response = await self._opened().handle_async_request(request)
                 try:
                     body = Body(request, response.status_code, response.headers)
                     async for chunk in response.stream:  # type: ignore[union-attr] # async by contract
@@ -122,26 +148,43 @@ class AsyncExchange(httpx.AsyncBaseTransport):
                     await response.aclose()
         except TimeoutError:
             raise httpx.ReadTimeout(f"no full answer in {timeouts['read']:.3g} s", request=request) from None
+        except h11.LocalProtocolError as error:
+            raise LocalFault(CHANGED, request=request) from error
+        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            if self._closed:
+                raise LocalFault(CLOSED, request=request) from error
+            raise
         return httpx.Response(
             response.status_code, headers=response.headers, content=body.content, request=request
         )
 
     async def aclose(self) -> None:
         """Close the pool."""
-        await self._inner.aclose()
+        self._closed = True
+        if self._inner is not None and self._loop is asyncio.get_running_loop():
+            await self._inner.aclose()
+
+    def _opened(self) -> httpx.AsyncBaseTransport:
+        loop = asyncio.get_running_loop()
+        if self._inner is None or self._loop is not loop:
+            self._inner, self._loop = self._connect(), loop
+        return self._inner
 
 
 def asyncio_bottom() -> Bottom:
     """Return the bottom for asyncio callers: real sockets."""
     return Bottom(
-        connect=lambda: AsyncExchange(httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False)),
+        connect=lambda: AsyncExchange(lambda: httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False)),
         sleep=asyncio.sleep,
+        race=race_tasks,
+        look_up=look_up_in_task,
     )
 
 
 def app_bottom(app: Callable[..., Awaitable[None]]) -> Bottom:
     """Return the bottom that calls an ASGI application in this process."""
     return Bottom(
-        connect=lambda: AsyncExchange(httpx.ASGITransport(app, raise_app_exceptions=False)),
+        connect=lambda: AsyncExchange(lambda: httpx.ASGITransport(app, raise_app_exceptions=False)),
         sleep=asyncio.sleep,
+        race=race_tasks,
     )

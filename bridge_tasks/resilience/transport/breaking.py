@@ -5,7 +5,7 @@ import httpx
 from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
 from bridge_tasks.resilience.policy.breaker import Outcome
 from bridge_tasks.resilience.transport.call import call_of, fault, verdict
-from bridge_tasks.resilience.transport.deadline import Clock
+from bridge_tasks.resilience.transport.deadline import Clock, remaining
 
 
 class BreakingTransport(httpx.AsyncBaseTransport):
@@ -22,7 +22,7 @@ class BreakingTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Pass the request on if the circuit lets it; the permit goes back however the try ends."""
-        permit = await self._breaker.admit()
+        permit = await self._breaker.admit(remaining(self._clock))
         began = self._clock()
         outcome = Outcome.NEUTRAL
         try:

@@ -19,6 +19,7 @@ class Call:
         idempotent: whether sending it twice does no more than sending it once.
         expected: statuses that are an answer here and say nothing bad of the service's health.
         allowance: seconds on top of the try's and the call's time, for moving a large body.
+        read: whether it leaves no trace, so that a second one may be sent beside it.
     """
 
     service: str = "unknown"
@@ -26,6 +27,7 @@ class Call:
     idempotent: bool = True
     expected: frozenset[int] = frozenset()
     allowance: float = 0.0
+    read: bool = False
 
 
 UNKNOWN = Call()
