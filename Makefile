@@ -23,7 +23,7 @@ up: $(READY) ## Start Redis, both sandbox services, a worker and Flower on this 
 	@$(BIN)/bridge-tasks up
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 check: $(READY) ## Lint, types, architecture
 	$(BIN)/ruff check .

@@ -20,6 +20,16 @@ settings.register_profile("house", deadline=None, derandomize=True, max_examples
 settings.register_profile("soak", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
+TOGETHER = {"cli": "stack", "tasks": "workers", "workflows": "workers"}
+"""Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, where there are several."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.parent.name, item.path.stem)))
+
+
 TREE = ("README.md", "auth/login.py", "api/endpoints.py", "api/schema.sql", "tests/test_login.py", ".hidden")
 
 

@@ -304,7 +304,7 @@ async def test_five_timeouts_open_the_circuit_and_rejected_calls_send_nothing(
     service: RunningService, bottom: Bottom, finish: Finish[Any]
 ) -> None:
     service.inject(Hang())
-    async with AsyncMetadataStampingClient(service.url + PREFIX, 0.05, max_retries=1, bottom=bottom) as client:
+    async with AsyncMetadataStampingClient(service.url + PREFIX, 0.25, max_retries=1, bottom=bottom) as client:
         for calls in range(1, 6):
             with pytest.raises(ServiceUnavailableError, match="no answer in time"):
                 await finish(client.generate_hash(b"test"))
