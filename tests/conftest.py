@@ -24,6 +24,7 @@ TOGETHER = {"cli": "stack", "tasks": "workers", "workflows": "workers"}
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, where there are several."""
     for item in items:

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -135,8 +135,13 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
             with signals_held():
                 return process.start()
 
-        sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
-        metadata_url, onextree_url = _announced_urls(sandbox)
+        try:
+            sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
+            metadata_url, onextree_url = _announced_urls(sandbox)
+        except ProcessFailed:  # a wished port may be taken between our look and its use: then any will do
+            anywhere = replace(plan, metadata_port=0, onextree_port=0)
+            sandbox = start("sandbox-again", _sandbox_arguments(anywhere, root), {}, _OTHERS_GRACE_SECONDS)
+            metadata_url, onextree_url = _announced_urls(sandbox)
         variables = {
             "BRIDGE_REDIS_URL": redis_url,
             "BRIDGE_BROKER_URL": redis_url,

@@ -1,7 +1,6 @@
 """A stamp that is written is found again, and cleaning takes out exactly what the contract names."""
 
 import time
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -214,20 +213,15 @@ HOSTILE: dict[str, str] = {
 
 
 @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
-    def seconds(size: int) -> float:
-        text = piece * (size // len(piece))
-        started = time.process_time()
-        clean(text)
-        find_stamps(text)
-        has_stamp(text)
-        return time.process_time() - started
+def test_a_megabyte_of_hostile_text_is_read_in_moments(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    started = time.process_time()
 
-    times = [seconds(size) for size in (250_000, 500_000, 1_000_000)]
+    clean(text)
+    find_stamps(text)
+    has_stamp(text)
 
-    # Quadratic time would take minutes here, and quadruple with each doubling.
-    assert times[-1] < 2.0
-    assert all(longer < 3.5 * shorter + 0.05 for shorter, longer in pairwise(times))
+    assert time.process_time() - started < 10, "it takes tenths of a second; in quadratic time, minutes"
 
 
 @pytest.mark.parametrize("kind", ["lightweight", "rich", "documented"])
