@@ -57,18 +57,24 @@ class Records:
     faults: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     peak_in_flight: int = 0
+    _counted: set[int] = field(default_factory=set)
+    """Requests in flight that were not forgotten meanwhile."""
 
     def arrived(self, record: RequestRecord) -> None:
         """Note a request."""
         self.recent.append(record)
         operation = _PARAMETER.sub(r"\1/*", record.path)
         self.operations[f"{record.method} {operation}"] += 1
+        self._counted.add(id(record))
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
     def left(self, record: RequestRecord) -> None:
         """Note that nothing more will happen to a request."""
         self.in_flight -= 1
+        if id(record) not in self._counted:
+            return
+        self._counted.remove(id(record))
         self.statuses[str(record.status or "none")] += 1
         if record.fault:
             self.faults[record.fault] += 1
@@ -95,6 +101,7 @@ class Records:
     def clear(self) -> None:
         """Forget everything but what is still in flight."""
         self.recent.clear()
+        self._counted.clear()
         for counter in (self.operations, self.statuses, self.faults):
             counter.clear()
         self.peak_in_flight = self.in_flight
