@@ -221,7 +221,7 @@ def test_a_megabyte_of_hostile_text_is_read_in_moments(piece: str) -> None:
     find_stamps(text)
     has_stamp(text)
 
-    assert time.process_time() - started < 10, "it takes tenths of a second; in quadratic time, minutes"
+    assert time.process_time() - started < 2.0, "it takes tenths of a second; in quadratic time, minutes"
 
 
 @pytest.mark.parametrize("kind", ["lightweight", "rich", "documented"])
