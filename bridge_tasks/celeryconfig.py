@@ -12,6 +12,7 @@ _settings = load()
 _task = _settings.task
 
 broker_url = _settings.broker
+broker_transport = "bridge_tasks.broker:Transport" if _settings.redis_broker else None
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker")
 
@@ -48,13 +49,16 @@ worker_disable_prefetch = True
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_soft_shutdown_timeout = _task.deadline
 
+# A producer is told soon that Redis is away; workers outlast a restart (bridge_tasks.worker.signals).
+task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
+
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_pool_acquire_timeout = 10
 broker_transport_options = {
     "visibility_timeout": _task.visibility_timeout,
     "unacked_restore_throttle": 1,
-    "socket_timeout": 10,
+    "socket_timeout": 5,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 15,

@@ -4,6 +4,10 @@
     ├── InvalidRequest                   the caller's input; carries `field` and `reason`
     ├── ContentUnavailable               the bytes a job refers to are gone, unreadable or not allowed
     ├── ConfigurationError               this deployment is set up wrongly
+    ├── JobFailed                        a job ended in an error that is not one of these; `cause` names it
+    │   └── JobExpired                   it could not be done before it was too old
+    ├── JobCancelled                     somebody cancelled the job
+    ├── JobUnknown                       there is no record of the job, or no longer
     └── ClientError                      a service call failed
         └── ServiceUnavailableError      retryable: down, unreachable, too slow, or asking for patience
             ├── CircuitBreakerError      retryable: the circuit is open; nothing was sent
@@ -57,6 +61,26 @@ class ContentUnavailable(BridgeError):  # noqa: N818 - a state of the content, t
 
 class ConfigurationError(BridgeError):
     """This process is set up in a way that cannot work; the message names the setting."""
+
+
+class JobFailed(BridgeError):  # noqa: N818 - a state, told like ServiceUnavailable
+    """A job ended in an error that is not one of ours: `cause` is its type's name. Its text may not be shown."""
+
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message, cause)
+        self.cause = cause
+
+
+class JobExpired(JobFailed):
+    """A job could not be done before it reached the greatest age (BRIDGE_LEDGER__MAX_AGE)."""
+
+
+class JobCancelled(BridgeError):  # noqa: N818 - the same
+    """A job was cancelled before it ended."""
+
+
+class JobUnknown(BridgeError):  # noqa: N818 - the same
+    """There is no record of a job: it never was, its time is over, or Redis lost it."""
 
 
 class ClientError(BridgeError):

@@ -65,6 +65,53 @@ class AnswerDegraded:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerSilent:
+    """The ledger could not be asked or told; the work went on without it."""
+
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpared:
+    """A message came whose task had ended, or was running elsewhere: it was not run. `why` is that state."""
+
+    task_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersDropped:
+    """There were more dead letters than are kept: the oldest were dropped."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesRestored:
+    """A worker died, and what it held went back to the queues."""
+
+    worker: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRequeued:
+    """A message was lost, and was put back from its record. `seconds` is how long it was gone, at most."""
+
+    task_id: str
+    queue: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobsExpired:
+    """Jobs waited beyond the greatest age, and are dead letters now."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobFinished:
     """A task of ours reached an end in a worker; `outcome` is succeeded, failed or retried."""
 
@@ -227,6 +274,12 @@ Event = (
     | RequestHedged
     | CircuitFollowed
     | ProcessSteppedAside
+    | LedgerSilent
+    | RunSpared
+    | DeadLettersDropped
+    | MessagesRestored
+    | MessageRequeued
+    | JobsExpired
 )
 Listener = Callable[[Event], None]
 

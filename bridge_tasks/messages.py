@@ -16,6 +16,14 @@ from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.models.content import ContentRef, describe
 
 HEADER = correlation.CELERY_HEADER
+
+JOB, PART = "x-bridge-job", "x-bridge-part"
+"""Of which submitted job a message is a step, and which of its parts ends with it."""
+SUBJECT = "x-bridge-subject"
+"""What it is about: a path, a question; for the ledger."""
+WAITS = "x-bridge-waits"
+"""How many runs of the task ended because a call was kept back. They are no attempts."""
+
 OUR_TASKS = "bridge."
 _CARRIERS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
 """Tasks of Celery's that carry arguments of ours among theirs."""
@@ -24,6 +32,8 @@ _EMBEDDED = ("callbacks", "errbacks", "chain")
 _TOLD = ("file_path", "file_hash", "namespace", "context", "query", "start_node")
 """Arguments that people look for. No other one is shown: a field that nobody thought of stays hidden."""
 
+_SUBJECTS = ("file_path", "context", "query", "start_node", "file_hash")
+_SUBJECT_CHARS = 512
 _UNTOLD = "(…)"
 
 _content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
@@ -53,6 +63,7 @@ class FurnishingAMQP(AMQP):
         if ours:
             shown = {"args": _UNTOLD if arguments else "()", "kwargs": summary(keywords, cid)}
             message.headers.update(argsrepr=shown["args"], kwargsrepr=shown["kwargs"])
+            message.headers[SUBJECT] = subject(keywords)
             if message.sent_event:
                 message.sent_event.update(shown)
         _mark_successors(embedded, cid)
@@ -68,6 +79,21 @@ def summary(keywords: Mapping[str, Any], cid: str) -> str:
         told["items"] = str(len(keywords["items"]))
     told |= {key: str(keywords[key])[:200] for key in _TOLD if keywords.get(key)}
     return ", ".join(f"{key}={value}" for key, value in told.items())
+
+
+def subject(keywords: Mapping[str, Any]) -> str:
+    """Say in a few words what a task is about: its file, its content, or its question."""
+    for name in _SUBJECTS:
+        value = keywords.get(name)
+        if value:
+            return str(value)[:_SUBJECT_CHARS]
+    return _described(keywords["content"]) if "content" in keywords else ""
+
+
+def rank_of(headers: Mapping[str, Any]) -> int:
+    """Count how often a task was put into its queue on purpose: retries, waits, and tasks in its place."""
+    told = (headers.get("retries"), headers.get(WAITS), headers.get("replaced_task_nesting"))
+    return sum(count for count in told if isinstance(count, int) and count > 0)
 
 
 def correlation_of(request: Any) -> str | None:

@@ -8,7 +8,6 @@ import atexit
 import os
 import threading
 from collections.abc import Coroutine
-from types import CodeType
 from typing import Any, TypeVar
 
 import redis
@@ -19,6 +18,8 @@ from bridge_tasks.cache import RedisCache
 from bridge_tasks.clients.metadata_stamping_client import AsyncMetadataStampingClient
 from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient
 from bridge_tasks.content import ContentStore
+from bridge_tasks.driver import BlockingRedis, drive
+from bridge_tasks.ledger import JobLedger
 from bridge_tasks.operations import Services
 from bridge_tasks.resilience.state.push import CircuitListener
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
@@ -34,44 +35,6 @@ REDIS_SECONDS = 1.0
 SHARED_SECONDS = 0.1
 SHARED_CONNECT_SECONDS = 0.05
 """Shared state is help, never a condition: nobody waits longer for it (resilience.md 4.6)."""
-
-
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never suspends, and return its result.
-
-    Raises:
-        RuntimeError: it suspended, which is a bug; the message says where.
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return] # StopIteration.value is untyped
-    where = _innermost(coroutine)
-    coroutine.close()
-    raise RuntimeError(f"a coroutine suspended on the blocking bottom, at {where}")
-
-
-def _innermost(coroutine: Any) -> str:
-    """Follow what awaits what, down to the frame that suspended."""
-    code: CodeType | None = None
-    line = None
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None:
-            code, line = frame.f_code, frame.f_lineno
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return f"{code.co_filename}:{line} in {code.co_qualname}" if code else "an unknown place"
-
-
-class BlockingRedis:
-    """redis-py's client in the shape of coroutines that never suspend."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-
-    async def execute_command(self, *arguments: Any) -> Any:
-        """Run one command."""
-        return self._client.execute_command(*arguments)  # type: ignore[no-untyped-call] # redis-py's own gap
 
 
 class Runtime:
@@ -97,6 +60,13 @@ class Runtime:
             socket_timeout=SHARED_SECONDS,
             socket_connect_timeout=SHARED_CONNECT_SECONDS,
         )
+        self.ledger_redis = redis.Redis.from_url(
+            settings.ledger_url,
+            retry=Retry(NoBackoff(), 1),
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+        )
+        self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.shared = SharedRedis(BlockingRedis(self._shared_redis))
         self._circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
         self.metadata = AsyncMetadataStampingClient(
@@ -137,6 +107,7 @@ class Runtime:
         for opened in (self.metadata, self.onextree, self.content):
             drive(opened.close())
         self.redis.close()
+        self.ledger_redis.close()
         self._shared_redis.close()
 
 

@@ -187,6 +187,32 @@ class TaskSettings(Section):
         return self
 
 
+class LedgerSettings(Section):
+    """The records of jobs, beside the broker's messages.
+
+    Attributes:
+        max_age: seconds after which a job that has not ended becomes a dead letter.
+        keep: seconds that a record is kept after its end, and a success stands for the same job.
+        dead_letters: how many are kept; beyond, the oldest go, and that is told.
+        look_seconds: between two looks for lost messages, by one worker of all.
+        beat_seconds: between two signs of life of a worker.
+        dead_after: seconds without one after which its messages go to others.
+    """
+
+    max_age: Seconds = 86_400.0
+    keep: Seconds = 86_400.0
+    dead_letters: int = Field(default=10_000, ge=1)
+    look_seconds: float = Field(default=5.0, gt=0, le=300)
+    beat_seconds: float = Field(default=1.0, gt=0, le=60)
+    dead_after: float = Field(default=10.0, gt=0, le=300)
+
+    @model_validator(mode="after")
+    def _a_late_beat_is_no_death(self) -> Self:
+        if self.dead_after < 3 * self.beat_seconds:
+            raise ValueError("dead_after must be at least three times beat_seconds")
+        return self
+
+
 class LogSettings(Section):
     """How logs look: `level` from which on, `json_lines` for machines."""
 
@@ -219,12 +245,23 @@ class Settings(BaseSettings):
     onextree: OnexTreeSettings = OnexTreeSettings()
     content: ContentSettings = ContentSettings()
     task: TaskSettings = TaskSettings()
+    ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
 
     @property
     def broker(self) -> str:
         """The broker's address, secret and all."""
         return (self.broker_url or self.redis_url).get_secret_value()
+
+    @property
+    def redis_broker(self) -> bool:
+        """Whether the broker is a Redis that our transport speaks to."""
+        return self.broker.partition("://")[0] in ("redis", "rediss")
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the records are: with the messages, where those are in Redis. Secret and all."""
+        return self.broker if self.redis_broker else self.redis_url.get_secret_value()
 
     @property
     def result_backend(self) -> str:

@@ -8,10 +8,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, micros
 from bridge_tasks.resilience.state.redis_circuit import RedisCircuitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 
 
 def quick(url: str, seconds: float = 1.0) -> redis.Redis:

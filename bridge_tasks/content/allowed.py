@@ -25,7 +25,13 @@ def file_content(path: str | os.PathLike[str], settings: ContentSettings) -> Fil
     """
     try:
         real = real_path(path)
-        content = FileContent(path=str(real), size=real.stat().st_size if real.is_file() else None)
+        found = real.stat()
+        regular = stat.S_ISREG(found.st_mode)
+        content = FileContent(
+            path=str(real),
+            size=found.st_size if regular else None,
+            modified=max(0, found.st_mtime_ns) if regular else None,
+        )
     except ValidationError as error:
         raise refusal(error, "content") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

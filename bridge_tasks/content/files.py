@@ -31,7 +31,7 @@ def open_file(content: FileContent, settings: ContentSettings) -> Opened:
         _same_file(real, held, settings)
         if held.st_size > settings.max_bytes:
             raise ContentUnavailable(f"{content.path} is larger than the {settings.max_bytes} bytes allowed")
-        if content.size is not None and held.st_size != content.size:
+        if content.size not in (None, held.st_size) or content.modified not in (None, max(0, held.st_mtime_ns)):
             raise ContentUnavailable(f"{content.path} has changed since the job was made")
         return Opened(os.fdopen(descriptor, "rb"), held.st_size)
     except BaseException:

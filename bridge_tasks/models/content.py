@@ -72,13 +72,15 @@ class InlineContent(Frozen):
 class FileContent(Frozen):
     """A regular file under one of the worker's allowed roots.
 
-    `size` (bytes) is what it was when the job was made; a worker that finds another says so, instead of
-    stamping something that nobody asked for.
+    `size` (bytes) and `modified` (nanoseconds since the epoch) are what they were when the job was made; a worker
+    that
+    finds others says so, instead of stamping something that nobody asked for.
     """
 
     kind: Literal["file"] = "file"
     path: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_PATH_CHARS), AfterValidator(_absolute)]
     size: FileSize | None = None
+    modified: Annotated[int, Field(ge=0, strict=True)] | None = None
 
 
 class BlobContent(Frozen):

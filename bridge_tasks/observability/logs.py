@@ -43,6 +43,12 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.ReplicasChanged: (logging.INFO, "replicas changed"),
     events.NameLookupFailed: (logging.WARNING, "name not found"),
     events.RequestHedged: (logging.DEBUG, "request hedged"),
+    events.LedgerSilent: (logging.ERROR, "the ledger is out of reach"),
+    events.RunSpared: (logging.INFO, "not run again"),
+    events.DeadLettersDropped: (logging.ERROR, "dead letters dropped"),
+    events.MessagesRestored: (logging.WARNING, "a dead worker's jobs go to others"),
+    events.MessageRequeued: (logging.WARNING, "lost message put back"),
+    events.JobsExpired: (logging.ERROR, "jobs too old"),
 }
 """Of most facts, a line says just what they hold."""
 

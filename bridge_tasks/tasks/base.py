@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from celery import Task
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Retry
 from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
@@ -22,17 +22,16 @@ from bridge_tasks import correlation, events
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
 from bridge_tasks.errors import BridgeError, InvalidRequest
-from bridge_tasks.messages import HEADER
+from bridge_tasks.ledger import Outcome
+from bridge_tasks.messages import HEADER, WAITS
 from bridge_tasks.models.content import describe
 from bridge_tasks.models.requests import TaskRequest, refusal
 from bridge_tasks.resilience.policy.retry import backoff
 from bridge_tasks.resilience.transport.deadline import within
 from bridge_tasks.settings import load
+from bridge_tasks.tasks import claiming
 
 R = TypeVar("R", bound=TaskRequest)
-
-WAITS = "x-bridge-waits"
-"""Message header: how many runs of the job ended because a call was kept back. They are no attempts."""
 
 SPREAD = 0.25
 """A countdown that was asked for is prolonged by up to this share, so that not all jobs come back at once."""
@@ -108,7 +107,12 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         """Run here and now: parse, work within the deadline, answer plain JSON; put back what may pass."""
         began = time.monotonic()
         subject = None
+        queued = not (self.request.called_directly or self.request.is_eager)
         try:
+            if queued:
+                claim = claiming.claim(self.request)
+                if claim.outcome is not None:
+                    return claim.outcome.result
             request = self.parse(args, kwargs)
             subject = _subject(request)
             with within(load().task.deadline):
@@ -118,11 +122,21 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
             if self._may_retry(error):
                 self._put_back(error)
             raise
+        except Ignore:
+            raise
         except Exception as error:
             self._tell("failed", began, subject, error)
             raise
+        if queued:
+            claiming.note(str(self.request.id), Outcome("succeeded", answer))
         self._tell("succeeded", began, subject, None)
         return answer
+
+    def replace(self, sig: Any) -> Any:
+        """Put a signature in this task's place, as Celery does; the ledger hears of it first."""
+        if not self.request.is_eager:
+            claiming.hand_over(str(self.request.id))
+        return super().replace(sig)
 
     def _may_retry(self, error: BridgeError) -> bool:
         if not error.retryable or self.request.called_directly:

@@ -1,5 +1,5 @@
 """What a worker process does besides running tasks: opening, closing, logging, refusing what cannot work."""
 
-from bridge_tasks.worker import signals
+from bridge_tasks.worker import endings, signals
 
-__all__ = ["signals"]
+__all__ = ["endings", "signals"]

@@ -20,15 +20,23 @@ from kombu.exceptions import OperationalError
 
 from bridge_tasks import runtime
 from bridge_tasks.errors import BridgeError
+from bridge_tasks.ledger import keys
+from bridge_tasks.ledger.workers import name_worker, this_worker
 from bridge_tasks.observability import logs
 from bridge_tasks.settings import load
 from bridge_tasks.tasks.intelligence import warm_cache
+from bridge_tasks.worker.reconciler import Reconciler
 from bridge_tasks.worker.warming import warm_list
 
 WARM_SECONDS = 300.0
 """After five minutes the work has warmed the cache by itself."""
 
+_ENDURING = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+"""A minute: as long as a restart of Redis may take."""
+
 _log = logging.getLogger(__name__)
+
+_reconcilers: list[Reconciler] = []
 
 _GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
@@ -48,10 +56,22 @@ def _keep_trying_to_store_results(conf: Any, **_: Any) -> None:
     A worker that gave up would lose the result and, under threads and solo, count the job as running for ever.
     """
     options = conf.result_backend_transport_options
-    policy = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
-    conf.result_backend_transport_options = {**options, "retry_policy": policy}
+    conf.result_backend_transport_options = {**options, "retry_policy": _ENDURING}
     conf.result_backend_always_retry = True
-    conf.result_backend_max_retries = policy["max_retries"]
+    conf.result_backend_max_retries = _ENDURING["max_retries"]
+
+
+@celeryd_init.connect(dispatch_uid="bridge_tasks.name", weak=False)
+def _hold_messages_by_name(sender: str = "", conf: Any = None, **_: Any) -> None:
+    """Give this worker a name, and keep apart what it holds: who finds it dead knows what to give back."""
+    name = name_worker(sender)
+    conf.broker_transport_options = {
+        **conf.broker_transport_options,
+        "unacked_key": keys.UNACKED + name,
+        "unacked_index_key": keys.UNACKED_INDEX + name,
+        "unacked_mutex_key": f"bridge:unacked_mutex:{name}",
+    }
+    conf.task_publish_retry_policy = _ENDURING
 
 
 @worker_init.connect(dispatch_uid="bridge_tasks.pool", weak=False)
@@ -60,6 +80,20 @@ def _refuse_green_pools(sender: Any, **_: Any) -> None:
     pool = getattr(sender.pool_cls, "__module__", "").rpartition(".")[2]
     if pool in _GREEN_POOLS:
         raise SystemExit(f"bridge_tasks does not run under -P {pool}: use prefork, threads or solo")
+
+
+@worker_ready.connect(dispatch_uid="bridge_tasks.reconcile", weak=False)
+def _reconcile(**_: Any) -> None:
+    settings = load()
+    if settings.redis_broker and not _reconcilers:
+        _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, this_worker()))
+        _reconcilers[0].start()
+
+
+@worker_shutdown.connect(dispatch_uid="bridge_tasks.leave", weak=False)
+def _leave(**_: Any) -> None:
+    while _reconcilers:
+        _reconcilers.pop().stop()
 
 
 @worker_ready.connect(dispatch_uid="bridge_tasks.warm", weak=False)

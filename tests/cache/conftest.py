@@ -7,8 +7,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 
 

@@ -11,6 +11,7 @@ import redis.asyncio
 
 from bridge_tasks import events
 from bridge_tasks.cache import RedisCache
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.policy.caching import (
     EVERYTHING,
     Age,
@@ -20,7 +21,6 @@ from bridge_tasks.resilience.policy.caching import (
     mark_of_tag,
 )
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.cache.conftest import connection
 from tests.cache.questions import RULES, TTL, about, fill, keep, look, value

@@ -8,10 +8,10 @@ import redis
 
 from bridge_tasks.content import ContentStore
 from bridge_tasks.content.store import BLOB_PREFIX
+from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import BridgeError, ContentUnavailable, InvalidRequest
 from bridge_tasks.models.content import BlobContent
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
-from bridge_tasks.runtime import BlockingRedis, drive
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.settings import ContentSettings
 

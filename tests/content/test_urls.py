@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from bridge_tasks import events
 from bridge_tasks.content import ContentStore, vet
+from bridge_tasks.driver import drive
 from bridge_tasks.errors import ContentUnavailable, InvalidRequest, ServiceUnavailableError
 from bridge_tasks.models.content import UrlContent, describe
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
 from bridge_tasks.resilience.transport.bottom import Bottom
 from bridge_tasks.resilience.transport.deadline import within
-from bridge_tasks.runtime import drive
 from bridge_tasks.sandbox.server import running
 from bridge_tasks.settings import ContentSettings
 from tests.content.hosts import Host

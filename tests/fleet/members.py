@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from bridge_tasks import events
 from bridge_tasks.clients.metadata_stamping_client import API_PREFIX, AsyncMetadataStampingClient
+from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import BridgeError, CircuitBreakerError
 from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, CircuitState, Outcome, Permit
@@ -28,7 +29,6 @@ from bridge_tasks.resilience.state.push import CircuitListener
 from bridge_tasks.resilience.state.redis_circuit import RedisCircuitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
-from bridge_tasks.runtime import BlockingRedis, drive
 
 Plan = dict[str, Any]
 Told = dict[str, Any]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, Outcome, Permit, Rejection
 from bridge_tasks.resilience.state.circuit_script import key
 from bridge_tasks.resilience.state.redis_circuit import RedisCircuitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.circuits import quick
 from tests.never_suspending import finished

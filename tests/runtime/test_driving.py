@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge_tasks.runtime import drive
+from bridge_tasks.driver import drive
 
 
 async def _answer() -> int:

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.policy import breaker
 from bridge_tasks.resilience.policy.breaker import (
     TRANSITIONS,
@@ -42,7 +43,6 @@ from bridge_tasks.resilience.policy.window import SECOND, Window
 from bridge_tasks.resilience.state import circuit_script
 from bridge_tasks.resilience.state.circuit_script import Asker, Told
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.circuits import quick
 from tests.never_suspending import finished

@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from bridge_tasks import events
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.policy.budget import BudgetConfig
 from bridge_tasks.resilience.policy.fleet import FULL_PACE, LONGEST_HOLD, SECOND, News, Pulse
 from bridge_tasks.resilience.policy.limits import Grant, Rate, rate
@@ -22,7 +23,6 @@ from bridge_tasks.resilience.state.limits_port import LimitStore
 from bridge_tasks.resilience.state.local_limits import LocalLimitStore
 from bridge_tasks.resilience.state.redis_limits import RedisLimitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.never_suspending import finished
 from tests.stopped_clock import StoppedClock

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from bridge_tasks import events
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
 from bridge_tasks.resilience.policy.breaker import (
     CircuitBreakerConfig,
@@ -33,7 +34,6 @@ from bridge_tasks.resilience.state.circuit_script import key
 from bridge_tasks.resilience.state.push import CircuitListener
 from bridge_tasks.resilience.state.redis_circuit import BATCH, FRESH_SECONDS, RedisCircuitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.circuits import circuit_store, eventually, quick
 from tests.never_suspending import finished

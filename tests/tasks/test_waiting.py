@@ -9,13 +9,13 @@ import redis
 
 from bridge_tasks import events, runtime
 from bridge_tasks.app import app
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.errors import RateLimited
 from bridge_tasks.resilience.policy.budget import BudgetConfig
 from bridge_tasks.resilience.policy.fleet import SECOND, News
 from bridge_tasks.resilience.state.local_limits import LocalLimitStore
 from bridge_tasks.resilience.state.redis_limits import RedisLimitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runtime import BlockingRedis
 from bridge_tasks.sandbox.refusals import Dialect
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import generate_hash

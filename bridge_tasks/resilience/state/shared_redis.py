@@ -36,11 +36,11 @@ class RedisCommands(Protocol):
 
 
 class Script:
-    """A Lua script from this package's `lua` folder, run by its digest and loaded where Redis does not know it."""
+    """A Lua script from a package's `lua` folder, run by its digest and loaded where Redis does not know it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, package: str = __package__) -> None:
         self.name = name
-        self.source = resources.files(__package__).joinpath("lua", f"{name}.lua").read_text()
+        self.source = resources.files(package).joinpath("lua", f"{name}.lua").read_text()
         self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 

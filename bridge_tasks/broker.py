@@ -1,0 +1,130 @@
+"""Celery's Redis transport, with a record in the ledger for each message of ours, written in the same instant.
+
+Everything else is kombu's. A message is not sent where its record says that there is one like it, or that its work
+is done: that is how two submissions of one job become one, and how a step that is sent twice runs once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
+
+from bridge_tasks.ledger import keys
+from bridge_tasks.ledger.jobs import PUT
+from bridge_tasks.ledger.records import Submission
+from bridge_tasks.messages import HEADER, JOB, OUR_TASKS, PART, SUBJECT, rank_of
+from bridge_tasks.settings import load
+
+
+@dataclass(slots=True)
+class Submitting:
+    """A submission under way.
+
+    Attributes:
+        submission: what is submitted.
+        stands: the job that stands in its place, once that is known.
+        state: that job's.
+        accepted: whether the ledger has it.
+        held_back: the calls of the script that would have been made, where they are collected.
+    """
+
+    submission: Submission
+    stands: str | None = None
+    state: str | None = None
+    accepted: bool = False
+    held_back: list[tuple[Any, ...]] | None = field(default=None, repr=False)
+
+
+_submitting: ContextVar[Submitting | None] = ContextVar("bridge_submitting", default=None)
+
+
+@contextmanager
+def submitting(submission: Submission, *, collect: bool = False) -> Iterator[Submitting]:
+    """Have the first message that is sent in a `with` block carry a submission.
+
+    Args:
+        submission: what is submitted.
+        collect: send nothing; `held_back` tells what to send.
+    """
+    under_way = Submitting(submission, held_back=[] if collect else None)
+    token = _submitting.set(under_way)
+    try:
+        yield under_way
+    finally:
+        _submitting.reset(token)
+
+
+class Channel(kombu_redis.Channel):
+    """A channel whose messages have records."""
+
+    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        headers = message["headers"]
+        recorded = isinstance(headers.get("id"), str) and (
+            str(headers.get("task")).startswith(OUR_TASKS) or headers.get(JOB)
+        )
+        if not recorded or options.get("_publish_batch") is not None:
+            super()._put(queue, message, **options)
+            return
+        under_way = _submitting.get()
+        if under_way is not None and under_way.stands is not None:
+            return
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined] # not in the stubs
+        arguments = _arguments(queue, key, message)
+        if under_way is None or under_way.accepted:
+            self._script(arguments)
+            return
+        arguments = (*arguments, *under_way.submission.arguments())
+        if under_way.held_back is not None:
+            under_way.held_back.append(arguments)
+            return
+        sent, name, state = self._script(arguments)
+        under_way.accepted = True
+        under_way.state = state.decode()
+        if not sent and name.decode() != headers["id"]:
+            under_way.stands = name.decode()
+
+    def _script(self, arguments: tuple[Any, ...]) -> Any:
+        with self.conn_or_acquire() as client:
+            return run_put(client, arguments)
+
+
+def run_put(client: Any, arguments: tuple[Any, ...]) -> Any:
+    """Run the script that writes a record and sends its message."""
+    try:
+        return client.execute_command("EVALSHA", PUT.digest, *arguments)
+    except redis.exceptions.NoScriptError:
+        return client.execute_command("EVAL", PUT.source, *arguments)
+
+
+class Transport(kombu_redis.Transport):
+    """The Redis transport over such channels."""
+
+    Channel = Channel
+
+
+def _arguments(queue: str, key: str, message: dict[str, Any]) -> tuple[Any, ...]:
+    """What `put.lua` takes of any message."""
+    headers = message["headers"]
+    name = headers["id"]
+    ledger = load().ledger
+    return (
+        3,
+        keys.JOB + name,
+        key,
+        keys.OPEN + queue,
+        name,
+        dumps(message),
+        queue,
+        headers["task"],
+        headers.get(HEADER) or "",
+        headers.get(SUBJECT) or "",
+        rank_of(headers),
+        int(ledger.max_age + ledger.keep),
+        headers.get(JOB) or "",
+        headers.get(PART) or "",
+    )

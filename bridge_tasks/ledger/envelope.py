@@ -1,0 +1,63 @@
+"""A message as it lies in a queue of the Redis transport. Pure: it reads and rewrites, it sends nothing.
+
+Only headers and properties are looked at; the body stays the text that it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import uuid4
+
+import orjson
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+PRIORITY_SEPARATOR = "\x06\x16"
+"""kombu's: a queue is one list per step, and the first one has the queue's own name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One message: what kombu's Redis transport keeps in a list."""
+
+    message: Mapping[str, Any]
+
+    @classmethod
+    def loads(cls, text: str | bytes) -> Self:
+        """Read it."""
+        return cls(orjson.loads(text))
+
+    def dumps(self) -> str:
+        """Write it."""
+        return orjson.dumps(self.message).decode()
+
+    @property
+    def task_id(self) -> str | None:
+        """Whose message it is; None for what is no task of Celery's."""
+        told = self.message.get("headers")
+        return told.get("id") if isinstance(told, dict) else None
+
+    def queue_key(self, queue: str) -> str:
+        """Return the list of the queue that holds messages of this priority."""
+        priority = self.message.get("properties", {}).get("priority") or 0
+        step = max((step for step in PRIORITY_STEPS if step <= priority), default=0)
+        return f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
+
+    def fresh(self, *, anew: bool = False) -> Self:
+        """Return it with a delivery tag of its own, since the tag tells messages apart that workers hold.
+
+        Args:
+            anew: with its attempts counted from the start.
+        """
+        headers = dict(self.message["headers"])
+        if anew:
+            headers |= {"retries": 0, "eta": None, "expires": None}
+            headers.pop("x-bridge-waits", None)
+        properties = {**self.message["properties"], "delivery_tag": str(uuid4())}
+        return type(self)({**self.message, "headers": headers, "properties": properties})
+
+    def redelivered(self) -> Self:
+        """Return it marked as one that a worker held before."""
+        headers = {**self.message.get("headers", {}), "redelivered": True}
+        properties = dict(self.message["properties"])
+        properties["delivery_info"] = {**properties.get("delivery_info", {}), "redelivered": True}
+        return type(self)({**self.message, "headers": headers, "properties": properties})

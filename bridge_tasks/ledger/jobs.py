@@ -1,0 +1,240 @@
+"""The ledger as the rest of the house asks it: one method per question, one round trip each.
+
+Written once for both drivers: over a blocking Redis client nothing in it suspends. Redis's own errors come out as
+they are; whoever asks decides what they mean. (Messages are written by `broker`, which sends them.)
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import redis
+
+from bridge_tasks.ledger import keys
+from bridge_tasks.ledger.envelope import Envelope
+from bridge_tasks.ledger.records import MICROSECONDS, DeadLetter, JobRecord, Outcome, State, pairs
+from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
+
+PUT = Script("put", __package__)
+_BEGIN = Script("begin", __package__)
+_FINISH = Script("finish", __package__)
+_WATCH = Script("watch", __package__)
+_REQUEUE = Script("requeue", __package__)
+_CANCEL = Script("cancel", __package__)
+
+_MANY = 500
+"""Records asked about in one call: it holds Redis for a millisecond."""
+
+Verdict = Literal["run", "busy", "old", "succeeded", "failed", "cancelled"]
+
+
+class LedgerRules(Protocol):
+    """What `settings.LedgerSettings` says; times are seconds."""
+
+    @property
+    def max_age(self) -> float:
+        """After which a job that has not ended is a dead letter."""
+
+    @property
+    def keep(self) -> float:
+        """For how long a record is kept after its end."""
+
+    @property
+    def dead_letters(self) -> int:
+        """How many are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whether a worker is to run a message that it holds.
+
+    `run`; `busy`: another worker runs it; `old`: it is over the greatest age; else it has ended, with `outcome`.
+    `runs` is how many runs began before this one.
+    """
+
+    verdict: Verdict
+    runs: int = 0
+    outcome: Outcome | None = None
+
+
+class JobLedger:
+    """The records in one Redis. Thread-safe if the client is.
+
+    Args:
+        client: where they are.
+        rules: for how long, and how many.
+    """
+
+    def __init__(self, client: RedisCommands, rules: LedgerRules) -> None:
+        self._client = client
+        self._rules = rules
+        self._keep = int(rules.keep)
+        self.lifetime = int(rules.max_age + rules.keep)
+        """Seconds that a record which does not end is kept."""
+
+    async def begin(self, name: str, rank: int, worker: str, lease: float) -> Claim:
+        """Ask for a message to be run, as its `worker`, for at most `lease` seconds.
+
+        Args:
+            name: the task's id.
+            rank: how often it was put into the queue on purpose: retries and waits.
+            worker: who asks.
+            lease: seconds.
+        """
+        ages = (int(lease * MICROSECONDS), int(self._rules.max_age * MICROSECONDS))
+        verdict, told = _two(await self._run(_BEGIN, [keys.JOB + name], [name, rank, worker, *ages]))
+        if verdict == "run":
+            return Claim("run", runs=int(told))
+        if verdict in ("busy", "old"):
+            return Claim(verdict)  # type: ignore[arg-type] # narrowed by the line above
+        return Claim(verdict, outcome=Outcome.loads(verdict, told))  # type: ignore[arg-type] # begin.lua's words
+
+    async def finish(self, name: str, outcome: Outcome, *, state: State | None = None) -> int | None:
+        """Note how a task ended, and with it the job that it ends.
+
+        Args:
+            name: the task's id.
+            outcome: how.
+            state: only if it is in this one.
+
+        Returns:
+            How many dead letters had to go for it; None if it had ended before, or has no record.
+        """
+        arguments = [name, outcome.state, outcome.dumps(), self._keep, self._rules.dead_letters, state or ""]
+        dropped = int(await self._run(_FINISH, [keys.JOB + name], arguments))
+        return None if dropped < 0 else dropped
+
+    async def hand_over(self, name: str) -> None:
+        """Note that a task leaves its id to another one (`Task.replace`), whose message may take its time."""
+        queue = await self._client.execute_command("HGET", keys.JOB + name, "queue")
+        if queue is not None:
+            await self._client.execute_command("ZREM", keys.OPEN + _text(queue), name)
+
+    async def find(self, name: str) -> JobRecord | None:
+        """Return a record."""
+        fields = pairs(await self._client.execute_command("HGETALL", keys.JOB + name))
+        return JobRecord.loads(name, fields) if "state" in fields else None
+
+    async def by_correlation(self, correlation_id: str, limit: int = 1000) -> list[str]:
+        """Return the ids of the jobs with a correlation id, oldest first."""
+        found = await self._client.execute_command("ZRANGE", keys.CORRELATION + correlation_id, 0, limit - 1)
+        return [_text(name) for name in found]
+
+    async def by_file(self, path: str) -> str | None:
+        """Return the id of the latest job about a file (its real path)."""
+        found = await self._client.execute_command("GET", keys.FILE + keys.file_digest(path))
+        return None if found is None else _text(found)
+
+    async def watch(self, names: Sequence[str], channel: str) -> dict[str, Outcome | None]:
+        """Say how jobs stand, and have the end of those that go on published on `channel`.
+
+        Returns:
+            An outcome for each that has ended, None for each that goes on; what there is no record of is absent.
+        """
+        known: dict[str, Outcome | None] = {}
+        for begin in range(0, len(names), _MANY):
+            some = names[begin : begin + _MANY]
+            answers = await self._run(_WATCH, [keys.JOB + name for name in some], [channel])
+            for name, answer in zip(some, answers, strict=True):
+                state, outcome = _two(answer)
+                if state in ("waiting", "running"):
+                    known[name] = None
+                elif state:
+                    known[name] = Outcome.loads(state, outcome)  # type: ignore[arg-type] # our scripts' words
+        return known
+
+    async def cancel(self, name: str) -> str:
+        """Cancel a job; what has begun goes on. Returns its state now, "" where there is no record."""
+        return _text(await self._run(_CANCEL, [keys.JOB + name], [self._keep]))
+
+    async def whole(self, name: str) -> None:
+        """Note that all of a job was sent."""
+        await self._client.execute_command("HSET", keys.JOB + name, "whole", "1")
+
+    async def dead(self, limit: int = 1000) -> list[DeadLetter]:
+        """Return the dead letters, latest first."""
+        names = await self._client.execute_command("ZRANGE", keys.DEAD, 0, limit - 1, "REV")
+        found = [await self.dead_letter(_text(name)) for name in names]
+        return [letter for letter in found if letter is not None]
+
+    async def dead_letter(self, name: str) -> DeadLetter | None:
+        """Return one dead letter."""
+        fields = pairs(await self._client.execute_command("HGETALL", keys.JOB + name))
+        if fields.get("state") != "failed" or "queue" not in fields:
+            return None
+        return DeadLetter(JobRecord.loads(name, fields), replayable="message" in fields)
+
+    async def replay(self, name: str) -> bool:
+        """Send a dead letter again, with its id and its correlation id; whether it could be."""
+        return await self.requeue(name, state="failed", anew=True)
+
+    async def drop(self, name: str) -> bool:
+        """Forget a dead letter: its record says how it ended, but it cannot be replayed."""
+        removed = await self._client.execute_command("ZREM", keys.DEAD, name)
+        await self._client.execute_command("HDEL", keys.JOB + name, "message")
+        return bool(removed)
+
+    async def requeue(self, name: str, *, state: State, queued: int | None = None, anew: bool = False) -> bool:
+        """Put a record's message into its queue again.
+
+        Args:
+            name: the task's id.
+            state: only if it is in this one.
+            queued: only if it was queued then, in microseconds, and never since.
+            anew: its attempts are counted from the start.
+
+        Returns:
+            Whether it was put there.
+        """
+        wanted = ("message", "queue", "queued", "runs", "state")
+        known = await self._client.execute_command("HMGET", keys.JOB + name, *wanted)
+        message, queue, since, runs, now = (None if value is None else _text(value) for value in known)
+        if message is None or queue is None or now != state or queued not in (None, int(since or 0)):
+            return False
+        envelope = Envelope.loads(message).fresh(anew=anew)
+        done = await self._run(
+            _REQUEUE,
+            [keys.JOB + name, envelope.queue_key(queue)],
+            [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
+        )
+        return int(done) == 1
+
+    async def overdue(self, limit: int = 100) -> list[str]:
+        """Return tasks that wait beyond the greatest age."""
+        return await self._older_than(self._rules.max_age, limit)
+
+    async def _older_than(self, seconds: float, limit: int) -> list[str]:
+        now = await self.now()
+        found: list[str] = []
+        for queue in await self.queues():
+            until = now - int(seconds * MICROSECONDS)
+            names = await self._client.execute_command(
+                "ZRANGE", keys.OPEN + queue, "-inf", until, "BYSCORE", "LIMIT", 0, limit
+            )
+            found += [_text(name) for name in names]
+        return found
+
+    async def queues(self) -> list[str]:
+        """Return the queues that jobs were put into."""
+        return sorted(_text(name) for name in await self._client.execute_command("SMEMBERS", keys.QUEUES))
+
+    async def now(self) -> int:
+        """Return Redis's clock, in microseconds."""
+        seconds, rest = await self._client.execute_command("TIME")
+        return int(seconds) * MICROSECONDS + int(rest)
+
+    async def _run(self, script: Script, names: Sequence[str], arguments: Iterable[Any]) -> Any:
+        tail = (len(names), *names, *arguments)
+        try:
+            return await self._client.execute_command("EVALSHA", script.digest, *tail)
+        except redis.exceptions.NoScriptError:
+            return await self._client.execute_command("EVAL", script.source, *tail)
+
+
+def _two(answer: Sequence[Any]) -> tuple[str, str]:
+    first, *rest = answer
+    return _text(first), _text(rest[0]) if rest else ""
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,40 @@
+"""Names of keys, and the key that makes two submissions one job. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+JOB: Final = "bridge:job:"
+CORRELATION: Final = "bridge:cid:"
+FILE: Final = "bridge:file:"
+OPEN: Final = "bridge:open:"
+QUEUES: Final = "bridge:queues"
+DEAD: Final = "bridge:dead"
+WORKERS: Final = "bridge:workers"
+WORKER: Final = "bridge:worker:"
+UNACKED: Final = "bridge:unacked:"
+UNACKED_INDEX: Final = "bridge:unacked_index:"
+"""Each worker keeps what it has not acknowledged apart, so that it can be told whose it is."""
+
+_DIGEST_CHARS = 32
+"""128 bits: two of 10^12 jobs meet by chance once in 10^14 such ledgers."""
+
+
+def idempotency_key(work: Sequence[Any]) -> str:
+    """Return the key of a job: a digest of what it does, in canonical JSON.
+
+    Args:
+        work: operation and input, nested as the canvas is; plain JSON.
+    """
+    return _digest(orjson.dumps(work, option=orjson.OPT_SORT_KEYS))
+
+
+def file_digest(path: str) -> str:
+    """Return under what a file's latest job is found."""
+    return _digest(path.encode(errors="surrogatepass"))
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:_DIGEST_CHARS]

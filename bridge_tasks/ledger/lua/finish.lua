@@ -1,0 +1,55 @@
+-- Ends a record, and with it the part and the job that it belongs to, each once; tells whoever waits.
+--
+-- KEYS: the record. ARGV: id, state (succeeded, failed, cancelled), outcome (JSON), seconds to keep, dead letters kept,
+-- the state that it must be in ('' for any). Returns how many dead letters were dropped, or -1 if it had ended before.
+local id, state, outcome, keep, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+
+local function over(known) return known == 'succeeded' or known == 'failed' or known == 'cancelled' end
+
+local function finish(name, ending)
+  local key = 'bridge:job:' .. name
+  if over(redis.call('HGET', key, 'state')) then return false end
+  redis.call('HSET', key, 'state', ending, 'outcome', outcome, 'ended', now)
+  redis.call('EXPIRE', key, keep)
+  local waiting = redis.call('HGET', key, 'to')
+  if waiting then
+    for channel in string.gmatch(waiting, '%S+') do redis.call('PUBLISH', channel, name) end
+    redis.call('HDEL', key, 'to')
+  end
+  return true
+end
+
+local known = redis.call('HMGET', KEYS[1], 'state', 'queue', 'job', 'part')
+if not known[1] then return 0 end
+if ARGV[6] ~= '' and ARGV[6] ~= known[1] then return -1 end
+if not finish(id, state) then return -1 end
+redis.call('HDEL', KEYS[1], 'worker', 'lease')
+if known[2] then redis.call('ZREM', 'bridge:open:' .. known[2], id) end
+local dropped = 0
+if state == 'failed' then
+  redis.call('ZADD', 'bridge:dead', now, id)
+  dropped = math.max(0, redis.call('ZCARD', 'bridge:dead') - most)
+  if dropped > 0 then redis.call('ZPOPMIN', 'bridge:dead', dropped) end
+else
+  redis.call('HDEL', KEYS[1], 'message')
+end
+
+local job, part = known[3], known[4]
+if not job or job == id then return dropped end
+if part and part ~= '' then
+  if part ~= id and state ~= 'succeeded' then finish(part, state) end
+  if part == job then return dropped end
+  if part == id or state ~= 'succeeded' then
+    local left = 'bridge:left:' .. job
+    redis.call('SREM', left, part)
+    if state ~= 'succeeded' then redis.call('HSETNX', 'bridge:job:' .. job, 'trouble', state) end
+    if redis.call('SCARD', left) == 0 then
+      finish(job, redis.call('HGET', 'bridge:job:' .. job, 'trouble') or 'succeeded')
+    end
+  end
+elseif state ~= 'succeeded' then
+  finish(job, state)
+end
+return dropped

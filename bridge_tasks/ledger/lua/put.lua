@@ -1,0 +1,56 @@
+-- Writes a message's record and puts the message into its queue: both, or neither.
+--
+-- KEYS: the record, the queue, the queue's open records.
+-- ARGV: id, envelope, queue, task, correlation id, subject, rank, seconds to keep, job, part; then, where this is
+-- the first message of a job that is being submitted: the record of the job, its key, 1 if an outcome counts,
+-- 1 to submit it anyway, its parts (JSON), its title, the digest of its file, 1 if this message is all of it.
+-- Returns {1, id, 'waiting'}, or {0, who stands in its place, its state}.
+local id, envelope, queue, task, cid, subject = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local rank, keep, job, part = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+
+local function record(name) return 'bridge:job:' .. name end
+local function over(state) return state == 'succeeded' or state == 'failed' or state == 'cancelled' end
+
+local submitted = ARGV[11]
+if submitted then
+  local key, counts, force, parts, title, file = ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
+  local holder = redis.call('GET', 'bridge:key:' .. key)
+  if holder and holder ~= submitted and force ~= '1' then
+    local held = redis.call('HMGET', record(holder), 'state', 'whole', 'accepted')
+    local state = held[1]
+    -- A submitter that died halfway leaves a job that never ends: after a minute, another may do it.
+    if state == 'waiting' and held[2] == '0' and now - tonumber(held[3]) > 60000000 then state = nil end
+    if state == 'waiting' or state == 'running' or (state == 'succeeded' and counts == '1') then
+      return {0, holder, state}
+    end
+  end
+  redis.call('SET', 'bridge:key:' .. key, submitted, 'EX', keep)
+  redis.call('ZADD', 'bridge:cid:' .. cid, now, submitted)
+  redis.call('EXPIRE', 'bridge:cid:' .. cid, keep)
+  if file ~= '' then redis.call('SET', 'bridge:file:' .. file, submitted, 'EX', keep) end
+  redis.call('HSET', record(submitted), 'state', 'waiting', 'task', title, 'correlation_id', cid,
+    'subject', subject, 'accepted', now, 'parts', parts, 'key', key, 'whole', ARGV[18])
+  redis.call('EXPIRE', record(submitted), keep)
+  local members = cjson.decode(parts)
+  if #members > 1 then
+    for _, member in ipairs(members) do redis.call('SADD', 'bridge:left:' .. submitted, member) end
+    redis.call('EXPIRE', 'bridge:left:' .. submitted, keep)
+  end
+end
+
+local known = redis.call('HMGET', KEYS[1], 'state', 'rank', 'message')
+if over(known[1]) then return {0, id, known[1]} end
+if known[1] and known[3] and rank <= tonumber(known[2] or -1) then return {0, id, known[1]} end
+
+redis.call('HSET', KEYS[1], 'state', 'waiting', 'message', envelope, 'queue', queue, 'task', task,
+  'correlation_id', cid, 'subject', subject, 'rank', rank, 'queued', now)
+redis.call('HDEL', KEYS[1], 'worker', 'lease')
+redis.call('HSETNX', KEYS[1], 'accepted', now)
+if job ~= '' then redis.call('HSET', KEYS[1], 'job', job, 'part', part) end
+redis.call('EXPIRE', KEYS[1], keep)
+redis.call('ZADD', KEYS[3], now, id)
+redis.call('SADD', 'bridge:queues', queue)
+redis.call('LPUSH', KEYS[2], envelope)
+return {1, id, 'waiting'}

@@ -1,0 +1,91 @@
+"""What the ledger says before a task runs, and is told when it ended. For messages that a worker holds.
+
+Before, an unreachable ledger is no reason not to work: the message is there, and services are asked once per key.
+After, it is told for as long as a restart of Redis takes: an end that nobody knows of would be worked for again.
+"""
+
+import time
+from typing import Any
+
+import redis
+from celery.exceptions import Ignore
+
+from bridge_tasks import events
+from bridge_tasks.errors import BridgeError, JobExpired, JobFailed
+from bridge_tasks.ledger import Claim, Outcome
+from bridge_tasks.ledger.workers import this_worker
+from bridge_tasks.messages import rank_of
+from bridge_tasks.runtime import current
+from bridge_tasks.settings import load
+
+LEASE_MARGIN = 40.0
+"""Seconds beyond a run's deadline after which it is not running: Celery's hard limit lies 30 above it."""
+
+_TELL_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
+
+
+def claim(request: Any) -> Claim:
+    """Ask whether this message is to be run.
+
+    Args:
+        request: Celery's, of the task that is about to run.
+
+    Raises:
+        Ignore: somebody else runs it, or nobody is to.
+        JobExpired: it is too old.
+    """
+    runtime = current()
+    lease = load().task.deadline + LEASE_MARGIN
+    headers = {**(request.headers or {}), **{name: request.get(name) for name in _COUNTS}}
+    try:
+        said = runtime.run(runtime.ledger.begin(request.id, rank_of(headers), this_worker(), lease))
+    except redis.RedisError as error:
+        events.emit(events.LedgerSilent("begin", type(error).__name__))
+        return Claim("run")
+    if said.verdict == "old":
+        raise JobExpired(
+            f"the job did not end within {load().ledger.max_age:.0f} s (BRIDGE_LEDGER__MAX_AGE)", "age"
+        )
+    if said.verdict in ("busy", "failed", "cancelled"):
+        events.emit(events.RunSpared(request.id, said.verdict))
+        raise Ignore
+    if said.verdict == "succeeded":
+        events.emit(events.RunSpared(request.id, said.verdict))
+    return said
+
+
+def note(task_id: str, outcome: Outcome) -> None:
+    """Tell the ledger how a task ended."""
+    runtime = current()
+    until = time.monotonic() + _TELL_SECONDS
+    while True:
+        try:
+            dropped = runtime.run(runtime.ledger.finish(task_id, outcome))
+        except redis.RedisError as error:
+            if time.monotonic() > until:
+                events.emit(events.LedgerSilent("finish", type(error).__name__))
+                return
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        if dropped:
+            events.emit(events.DeadLettersDropped(dropped))
+        return
+
+
+def hand_over(task_id: str) -> None:
+    """Tell the ledger that another task takes this one's place."""
+    runtime = current()
+    try:
+        runtime.run(runtime.ledger.hand_over(task_id))
+    except redis.RedisError as error:
+        events.emit(events.LedgerSilent("hand over", type(error).__name__))
+
+
+def failure(error: BaseException) -> Outcome:
+    """Return a failed task's outcome; of an error that is not ours, nothing but its name is kept."""
+    ours = error if isinstance(error, BridgeError) else JobFailed(type(error).__name__, type(error).__name__)
+    return Outcome("failed", error=ours)
+
+
+_COUNTS = ("retries", "replaced_task_nesting")
