@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined] # absent from the stubs
-from celery.canvas import Signature
+from celery.canvas import Signature, group
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -224,6 +224,10 @@ def _check_members(work: Signature[Any]) -> None:
 
 
 def _send(work: Signature[Any]) -> None:
+    if isinstance(work, group):  # member by member: the ledger counts them, no result backend need
+        for member in work.tasks:
+            _send(member)
+        return
     try:
         work.apply_async()
     except RuntimeError as error:

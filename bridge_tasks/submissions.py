@@ -35,7 +35,7 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
     if not tasks:
         raise InvalidRequest("work", "is an empty canvas")
     key = idempotency_key(_shape(work))
-    parts = tuple(_ends(work.freeze()))
+    parts = tuple(_ends(work))
     job = parts[0] if len(parts) == 1 else str(uuid4())
     _mark(work, job, job if len(parts) == 1 else None)
     contents = [task.kwargs.get("content") for task in tasks]
@@ -93,11 +93,19 @@ def _shape(work: Signature[Any]) -> list[Any]:
     return [work.task, work.args, work.kwargs, bool(work.immutable), options]
 
 
-def _ends(result: Any) -> Iterator[str]:
-    """The ids of the tasks with which a canvas ends."""
+def _ends(work: Signature[Any]) -> Iterator[str]:
+    """Give the ids of the tasks with which a canvas ends, settled now."""
+    if isinstance(work, group):  # Celery's own result of a group subscribes to each member
+        for member in _members(work) or ():
+            yield from _ends(member)
+    else:
+        yield from _ids(work.freeze())
+
+
+def _ids(result: Any) -> Iterator[str]:
     if isinstance(result, GroupResult):
         for one in result.results or ():
-            yield from _ends(one)
+            yield from _ids(one)
     elif isinstance(result, AsyncResult):
         yield str(result.id)
 
@@ -137,7 +145,7 @@ def _mark(work: Signature[Any], job: str, part: str | None) -> None:
 
 def _one_end(work: Signature[Any]) -> str:
     """The id of the one task with which a canvas ends; "" where there are several."""
-    ends = list(_ends(work.freeze()))
+    ends = list(_ends(work))
     return ends[0] if len(ends) == 1 else ""
 
 
