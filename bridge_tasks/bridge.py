@@ -24,7 +24,7 @@ from bridge_tasks.ledger.waiting import outcomes_of
 from bridge_tasks.messages import HEADER
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.settings import load
-from bridge_tasks.submissions import planned
+from bridge_tasks.submissions import fresh, planned
 
 _AT_ONCE = 50
 """Jobs that go to Redis in one round trip."""
@@ -118,6 +118,7 @@ class Bridge:
                 chain only its turn can tell: it fails then, and the job with it.)
             kombu.exceptions.OperationalError: the broker is out of reach.
         """
+        work = fresh(work)
         _check_members(work)
         carried = set(_carried(work))
         default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
@@ -150,6 +151,7 @@ class Bridge:
 
     def _put_by(self, work: Signature[Any], *, force: bool) -> tuple[Submission, str | None, tuple[Any, ...]]:
         """Build a task's message, and keep it for now."""
+        work = fresh(work)
         plan = planned(work, force=force)
         with broker.submitting(plan, collect=True) as under_way:
             _send(work)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import orjson
 import redis
 
 from bridge_tasks.ledger import keys
@@ -20,12 +21,13 @@ _BEGIN = Script("begin", __package__)
 _FINISH = Script("finish", __package__)
 _WATCH = Script("watch", __package__)
 _REQUEUE = Script("requeue", __package__)
+_HAND_OVER = Script("hand_over", __package__)
 _CANCEL = Script("cancel", __package__)
 
 _MANY = 500
 """Records asked about in one call: it holds Redis for a millisecond."""
 
-Verdict = Literal["run", "busy", "old", "succeeded", "failed", "cancelled"]
+Verdict = Literal["run", "busy", "superseded", "old", "succeeded", "failed", "cancelled"]
 
 
 class LedgerRules(Protocol):
@@ -48,8 +50,8 @@ class LedgerRules(Protocol):
 class Claim:
     """Whether a worker is to run a message that it holds.
 
-    `run`; `busy`: another worker runs it; `old`: it is over the greatest age; else it has ended, with `outcome`.
-    `runs` is how many runs began before this one.
+    `run`; `busy`: another worker runs it; `superseded`: a later message of the same task was sent; `old`: it is
+    over the greatest age; else it has ended, with `outcome`. `runs` is how many runs began before this one.
     """
 
     verdict: Verdict
@@ -85,7 +87,7 @@ class JobLedger:
         verdict, told = _two(await self._run(_BEGIN, [keys.JOB + name], [name, rank, worker, *ages]))
         if verdict == "run":
             return Claim("run", runs=int(told))
-        if verdict in ("busy", "old"):
+        if verdict in ("busy", "superseded", "old"):
             return Claim(verdict)  # type: ignore[arg-type] # narrowed by the line above
         return Claim(verdict, outcome=Outcome.loads(verdict, told))  # type: ignore[arg-type] # begin.lua's words
 
@@ -104,11 +106,14 @@ class JobLedger:
         dropped = int(await self._run(_FINISH, [keys.JOB + name], arguments))
         return None if dropped < 0 else dropped
 
-    async def hand_over(self, name: str) -> None:
-        """Note that a task leaves its id to another one (`Task.replace`), whose message may take its time."""
-        queue = await self._client.execute_command("HGET", keys.JOB + name, "queue")
-        if queue is not None:
-            await self._client.execute_command("ZREM", keys.OPEN + _text(queue), name)
+    async def hand_over(self, name: str, heirs: Sequence[tuple[str, str]]) -> None:
+        """Note that a task leaves its place, and its id, to others (`Task.replace`), which may take their time.
+
+        Args:
+            name: the task's id.
+            heirs: ids and names of the others.
+        """
+        await self._run(_HAND_OVER, [keys.JOB + name], [name, self.lifetime, orjson.dumps(heirs).decode()])
 
     async def find(self, name: str) -> JobRecord | None:
         """Return a record."""

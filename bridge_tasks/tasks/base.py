@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
-from celery import Task
 from celery.exceptions import Ignore, Retry
 from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
@@ -30,6 +29,7 @@ from bridge_tasks.resilience.policy.retry import backoff
 from bridge_tasks.resilience.transport.deadline import within
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import claiming
+from bridge_tasks.tasks.steps import Step
 
 R = TypeVar("R", bound=TaskRequest)
 
@@ -40,7 +40,7 @@ LONGEST_WAIT = 10.0
 """Seconds after which a job whose call was kept back looks again, unless it was told to stay away for longer."""
 
 
-class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types makes Task generic, Celery does not
+class BridgeTask(Step, Generic[R]):
     """The base of every task of ours.
 
     `task.delay(content=..., namespace=...)`, `task.s(...)`, `task.apply_async(kwargs=...)` all take the fields of
@@ -131,12 +131,6 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
             claiming.note(str(self.request.id), Outcome("succeeded", answer))
         self._tell("succeeded", began, subject, None)
         return answer
-
-    def replace(self, sig: Any) -> Any:
-        """Put a signature in this task's place, as Celery does; the ledger hears of it first."""
-        if not self.request.is_eager:
-            claiming.hand_over(str(self.request.id))
-        return super().replace(sig)
 
     def _may_retry(self, error: BridgeError) -> bool:
         if not error.retryable or self.request.called_directly:
