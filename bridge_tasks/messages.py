@@ -19,6 +19,8 @@ HEADER = correlation.CELERY_HEADER
 
 JOB, PART = "x-bridge-job", "x-bridge-part"
 """Of which submitted job a message is a step, and which of its parts ends with it."""
+ITEM = "x-bridge-item"
+"""Which file of a bulk run it is about, or which chunk of files: `run|chunk|index`."""
 SUBJECT = "x-bridge-subject"
 """What it is about: a path, a question; for the ledger."""
 WAITS = "x-bridge-waits"
