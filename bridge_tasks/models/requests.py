@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.idempotency import PATTERN
 from bridge_tasks.models.content import ContentRef
 from bridge_tasks.models.fields import (
     ContentType,
@@ -156,7 +157,7 @@ class ValidateProtocol(TaskRequest):
 
 
 class BatchItem(Frozen):
-    """One stamp of a batch; its own namespace wins over the batch's."""
+    """One stamp of a batch; its own namespace and idempotency key win over those of the batch's job."""
 
     id: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None
     file_hash: FileHash
@@ -166,6 +167,7 @@ class BatchItem(Frozen):
     content_type: ContentType | None = None
     namespace: Namespace | None = None
     content: ContentRef | None = None
+    idempotency_key: Annotated[str, StringConstraints(pattern=f"^{PATTERN.pattern}$")] | None = None
 
 
 class BatchCreateStamps(TaskRequest):
