@@ -31,10 +31,10 @@ _CARRIERS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
 """Tasks of Celery's that carry arguments of ours among theirs."""
 
 _EMBEDDED = ("callbacks", "errbacks", "chain")
-_TOLD = ("file_path", "file_hash", "namespace", "context", "query", "start_node")
+_TOLD = ("run", "number", "file_path", "file_hash", "namespace", "context", "query", "start_node")
 """Arguments that people look for. No other one is shown: a field that nobody thought of stays hidden."""
 
-_SUBJECTS = ("file_path", "context", "query", "start_node", "file_hash")
+_SUBJECTS = ("run", "file_path", "context", "query", "start_node", "file_hash")
 _SUBJECT_CHARS = 512
 _UNTOLD = "(…)"
 

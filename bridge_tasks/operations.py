@@ -64,7 +64,7 @@ async def stamp_file(services: Services, request: ask.StampFile) -> Stamped:
     """
     with await services.content.open(request.content) as opened:
         hashed = await _hash(services, opened, request.namespace)
-        text = await _stampable(services, opened)
+        text = await stampable(services, opened)
     if _resumed():
         wanted = once.Wanted(hashed.hash, request.file_path, request.namespace, text)
         found = await once.standing(services.metadata, wanted)
@@ -248,7 +248,7 @@ def _stamped(wanted: once.Wanted, size: int, answer: dict[str, Any], *, degraded
     )
 
 
-async def _stampable(services: Services, opened: Opened) -> str | None:
+async def stampable(services: Services, opened: Opened) -> str | None:
     """The text that is stamped; None for other content, where the service does without."""
     try:
         return opened.text(services.content.settings.max_text_bytes)
@@ -262,7 +262,7 @@ async def _stampable_text(services: Services, content: ContentRef | None) -> str
     if content is None:
         return None
     with await services.content.open(content) as opened:
-        return await _stampable(services, opened)
+        return await stampable(services, opened)
 
 
 async def _text(services: Services, content: ContentRef) -> str:

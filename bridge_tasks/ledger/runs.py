@@ -63,7 +63,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How a run stands. `total` grows while it is submitted; times are seconds since the epoch, on Redis's clock."""
+    """How a run stands. `total` grows while it is submitted; times are seconds since the epoch, by Redis."""
 
     id: str
     correlation_id: str

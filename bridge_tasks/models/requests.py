@@ -43,6 +43,10 @@ MAX_WARM_CONTEXTS = 1000
 """As many as the cache holds by default."""
 
 
+RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
+"""A UUID as text."""
+
+
 class TaskRequest(Frozen):
     """The base: knows how to take in the result of the step before."""
 
@@ -226,6 +230,13 @@ class StampFile(TaskRequest):
         if taken:
             raise ValueError(f"must not hold {', '.join(sorted(taken))}: the job writes it")
         return stamp_data
+
+
+class StampChunk(TaskRequest):
+    """Stamp one chunk of the files of a bulk run; what they are is in the run's record."""
+
+    run: RunId
+    number: Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
 
 
 class WarmCache(TaskRequest):
