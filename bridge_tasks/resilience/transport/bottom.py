@@ -64,11 +64,15 @@ class Bottom:
     signal: Callable[[], Signal] = LoopSignal
 
 
+_ENCODING = b"content-encoding"
+"""Looked for in the raw pairs: to look one header up by its name, httpx decodes them all."""
+
+
 class Body:
     """A response's body while it arrives: bounded, and never compressed (we ask for that)."""
 
     def __init__(self, request: httpx.Request, status: int, headers: httpx.Headers) -> None:
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        if any(name.lower() == _ENCODING and value.lower() != b"identity" for name, value in headers.raw):
             raise httpx.DecodingError("the answer is compressed, which was not asked for", request=request)
         sink = request.extensions.get(SINK) if httpx.codes.is_success(status) else None
         self._request = request
