@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import h11
@@ -25,9 +25,11 @@ from bridge_tasks.resilience.transport.bottom import (
     Body,
     Bottom,
     LocalFault,
+    Whole,
     try_timeouts,
 )
 from bridge_tasks.resilience.transport.deadline import Clock
+from bridge_tasks.resilience.transport.pools import Pools
 from bridge_tasks.resilience.transport.racing import ThreadRace, lifeline
 from bridge_tasks.resilience.transport.resolving import look_up_in_thread
 from bridge_tasks.resilience.transport.waking import ThreadSignal
@@ -48,13 +50,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._closed = False
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_ssl_context(),
-            max_connections=LIMITS.max_connections,
-            max_keepalive_connections=LIMITS.max_keepalive_connections,
-            keepalive_expiry=LIMITS.keepalive_expiry,
-            network_backend=_BoundedBackend(),
-        )
+        self._pools = Pools(_pool, clock)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read to the end.
@@ -65,16 +61,17 @@ class BlockingExchange(httpx.AsyncBaseTransport):
         """
         timeouts = try_timeouts(request, self._clock)
         url = request.url
+        address = url.raw_scheme, url.raw_host, url.port
         outgoing = httpcore.Request(
             request.method,
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            _place(*address, url.raw_path),
             headers=request.headers.raw,
             content=request.stream,
             extensions={**request.extensions, "timeout": timeouts},
         )
         token = _try_ends.set(time.monotonic() + timeouts["read"])
         try:
-            incoming = self._pool.handle_request(outgoing)
+            incoming = self._pools.of(address).handle_request(outgoing)
             try:
                 headers = httpx.Headers(incoming.headers)
                 body = Body(request, incoming.status, headers)
@@ -88,12 +85,12 @@ class BlockingExchange(httpx.AsyncBaseTransport):
             raise LocalFault(CLOSED, request=request) if self._closed else _translated(error, request) from error
         finally:
             _try_ends.reset(token)
-        return httpx.Response(incoming.status, headers=headers, content=body.content, request=request)
+        return Whole(request, incoming.status, headers, body.content)
 
     async def aclose(self) -> None:
         """Close the pool."""
         self._closed = True
-        self._pool.close()
+        self._pools.close()
 
 
 def _translated(error: Exception, request: httpx.Request) -> httpx.TransportError:
@@ -105,6 +102,22 @@ def _translated(error: Exception, request: httpx.Request) -> httpx.TransportErro
 @cache
 def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
+
+
+def _pool() -> httpcore.ConnectionPool:
+    return httpcore.ConnectionPool(
+        ssl_context=_ssl_context(),
+        max_connections=LIMITS.max_connections,
+        max_keepalive_connections=LIMITS.max_keepalive_connections,
+        keepalive_expiry=LIMITS.keepalive_expiry,
+        network_backend=_BoundedBackend(),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _place(scheme: bytes, host: bytes, port: int | None, target: bytes) -> httpcore.URL:
+    """Make it once: a client calls the same few addresses for ever."""
+    return httpcore.URL(scheme=scheme, host=host, port=port, target=target)
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float:

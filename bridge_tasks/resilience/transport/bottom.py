@@ -101,6 +101,15 @@ class Body:
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
 
+class Whole(httpx.Response):
+    """A response that has been read: the same as httpx's own, without its search for a way to decode the body."""
+
+    def __init__(self, request: httpx.Request, status: int, headers: httpx.Headers, content: bytes) -> None:
+        super().__init__(status, headers=headers, stream=httpx.ByteStream(content), request=request)
+        self._content = content
+        self.is_stream_consumed = self.is_closed = True
+
+
 def try_timeouts(request: httpx.Request, clock: Clock) -> dict[str, float]:
     """Return the seconds that each step of one try may take: the try's own limit, or what time is left."""
     own = request.extensions.get("timeout", {}).get("read") or CONNECT_SECONDS
@@ -158,9 +167,7 @@ class AsyncExchange(httpx.AsyncBaseTransport):
             if self._closed:
                 raise LocalFault(CLOSED, request=request) from error
             raise
-        return httpx.Response(
-            response.status_code, headers=response.headers, content=body.content, request=request
-        )
+        return Whole(request, response.status_code, response.headers, body.content)
 
     async def aclose(self) -> None:
         """Close the pool."""
