@@ -19,11 +19,8 @@ class Pool(httpcore.ConnectionPool):
 
     @property
     def connections(self) -> list[httpcore.ConnectionInterface]:
-        return (
-            [httpcore.HTTP11Connection(httpcore.Origin(b"http", b"one", 8001), httpcore.MockStream([]))]
-            if self.busy
-            else []
-        )
+        place = httpcore.Origin(b"http", b"one", 8001)
+        return [httpcore.HTTP11Connection(place, httpcore.MockStream([]))] if self.busy else []
 
     def close(self) -> None:
         self.closed = True
