@@ -10,6 +10,7 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from celery.exceptions import Ignore, Retry
@@ -17,11 +18,12 @@ from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from bridge_tasks import correlation, events
+from bridge_tasks import correlation, events, idempotency
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
 from bridge_tasks.errors import BridgeError, InvalidRequest
-from bridge_tasks.ledger import Outcome
+from bridge_tasks.idempotency import Effect
+from bridge_tasks.ledger import Claim, Outcome
 from bridge_tasks.messages import HEADER, WAITS
 from bridge_tasks.models.content import describe
 from bridge_tasks.models.requests import TaskRequest, refusal
@@ -108,6 +110,7 @@ class BridgeTask(Step, Generic[R]):
         began = time.monotonic()
         subject = None
         queued = not (self.request.called_directly or self.request.is_eager)
+        claim = None
         try:
             if queued:
                 claim = claiming.claim(self.request)
@@ -115,7 +118,7 @@ class BridgeTask(Step, Generic[R]):
                     return claim.outcome.result
             request = self.parse(args, kwargs)
             subject = _subject(request)
-            with within(load().task.deadline):
+            with within(load().task.deadline), self._once(claim):
                 answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
             self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
@@ -131,6 +134,13 @@ class BridgeTask(Step, Generic[R]):
             claiming.note(str(self.request.id), Outcome("succeeded", answer))
         self._tell("succeeded", began, subject, None)
         return answer
+
+    def _once(self, claim: Claim | None) -> AbstractContextManager[object]:
+        """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""
+        if claim is None:
+            return nullcontext()
+        again = claim.runs > 0 or self.request.retries > 0 or bool((self.request.headers or {}).get("redelivered"))
+        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=again))
 
     def _may_retry(self, error: BridgeError) -> bool:
         if not error.retryable or self.request.called_directly:

@@ -5,7 +5,7 @@
 local id, envelope, queue, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key')
+local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item')
 if known[1] ~= ARGV[5] or known[2] ~= ARGV[6] or (known[3] or '0') ~= ARGV[7] then return 0 end
 
 local function revive(name)
@@ -22,6 +22,15 @@ if ARGV[8] == '1' then
   redis.call('ZREM', 'bridge:dead', id)
   redis.call('HSET', KEYS[1], 'rank', 0)
   revive(id)
+  if known[7] then
+    local run, number, index = item_of(known[7])
+    local chunk = 'bridge:run:' .. run .. ':' .. number
+    local field = index == '' and 'error' or 'alone:' .. index
+    if redis.call('HDEL', chunk, field) == 1 then
+      local count = index == '' and tonumber(redis.call('HGET', chunk, 'count') or 0) or 1
+      advance(run, {failed = -count, settled = index == '' and -1 or 0}, now, keep)
+    end
+  end
   local place = redis.call('HGET', KEYS[1], 'place')
   while place do
     revive(place)
