@@ -74,6 +74,11 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
     )
 
 
+def in_one_message(work: Signature[Any]) -> bool:
+    """Say whether a canvas is sent as one message: a task, or a chain that begins with one."""
+    return not isinstance(_first(work), group | chord)
+
+
 def steps_of(work: Signature[Any]) -> tuple[tuple[str, str], ...]:
     """Give the id and the name of each task of a canvas whose ends are settled."""
     return tuple((str(task.options["task_id"]), str(task.task)) for task in _tasks(work))

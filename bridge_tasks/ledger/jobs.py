@@ -19,6 +19,7 @@ from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
 PUT = Script("put", __package__)
 _BEGIN = Script("begin", __package__)
 _FINISH = Script("finish", __package__, "advance")
+_READ = Script("read", __package__)
 _WATCH = Script("watch", __package__)
 _HAND_OVER = Script("hand_over", __package__)
 _REQUEUE = Script("requeue", __package__, "advance")
@@ -117,8 +118,20 @@ class JobLedger:
 
     async def find(self, name: str) -> JobRecord | None:
         """Return a record."""
-        fields = pairs(await self._client.execute_command("HGETALL", keys.JOB + name))
-        return JobRecord.loads(name, fields) if "state" in fields else None
+        return (await self.records([name])).get(name)
+
+    async def records(self, names: Sequence[str]) -> dict[str, JobRecord]:
+        """Return the records that there are of some tasks and jobs, in the order of their names."""
+        return {name: JobRecord.loads(name, fields) for name, fields in await self._read(names)}
+
+    async def _read(self, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+        found: list[tuple[str, dict[str, str]]] = []
+        for begin in range(0, len(names), _MANY):
+            some = names[begin : begin + _MANY]
+            answers = await run(self._client, _READ, [keys.JOB + name for name in some], [])
+            known = zip(some, map(pairs, answers), strict=True)
+            found += [(name, fields) for name, fields in known if "state" in fields]
+        return found
 
     async def by_correlation(self, correlation_id: str, limit: int = 1000) -> list[str]:
         """Return the ids of the jobs with a correlation id, oldest first."""
@@ -147,6 +160,20 @@ class JobLedger:
                 elif state:
                     known[name] = Outcome.loads(state, outcome)  # type: ignore[arg-type] # our scripts' words
         return known
+
+    async def all_of_it(self, parts: Sequence[str], outcome: Outcome) -> Outcome:
+        """Return a job's outcome with all that it came to: that of a job of several parts has the list of theirs.
+
+        Args:
+            parts: the ids of the tasks that end it.
+            outcome: as `watch` tells it.
+        """
+        if outcome.error is not None or len(parts) <= 1:
+            return outcome
+        known = await self.watch(parts, "")
+        ends = [known.get(part) for part in parts]
+        error = next((end.error for end in ends if end is not None and end.error is not None), None)
+        return Outcome(outcome.state, [end.result if end is not None else None for end in ends], error)
 
     async def cancel(self, name: str) -> str:
         """Cancel a job; what has begun goes on. Returns its state now, "" where there is no record."""

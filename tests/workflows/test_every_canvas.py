@@ -443,7 +443,7 @@ def test_one_signature_may_be_submitted_many_times(pool: Pool) -> None:
     settled(pool, "many")
     assert len({first.id, second.id, third.id}) == 3, "what is no lasting work is done again"
     assert first.state == "succeeded"
-    assert foreign.ran("many") == ["one", "two"] * 3
+    assert sorted(foreign.ran("many")) == ["one"] * 3 + ["two"] * 3
 
 
 def test_a_group_of_which_two_members_failed_is_well_once_both_were_replayed(pool: Pool) -> None:
