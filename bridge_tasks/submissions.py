@@ -28,6 +28,11 @@ _OF_ONE_SENDING = ("task_id", "group_id", "group_index", "chord", "root_id", "pa
 
 def fresh(work: Signature[Any]) -> Signature[Any]:
     """Return a copy without ids: one signature may be submitted many times, each time as another job."""
+    if type(work) is Signature and not any(map(work.options.get, _CALLBACKS)):
+        # Without a deep copy: this is on the way of every job.
+        options = {name: value for name, value in work.options.items() if name not in _OF_ONE_SENDING}
+        app = work._app  # noqa: SLF001 - as `clone` does
+        return Signature(work.task, work.args, dict(work.kwargs), options, immutable=work.immutable, app=app)
     copy: Signature[Any] = work.clone()
     if isinstance(copy, chord):
         copy.kwargs["header"] = [fresh(member) for member in _members(_header(copy)) or ()]
@@ -110,6 +115,8 @@ def _tasks(work: Signature[Any]) -> Iterator[Signature[Any]]:
 
 
 def _members(work: Signature[Any]) -> list[Any] | None:
+    if type(work) is Signature:
+        return None
     if isinstance(work, group):
         work.kwargs["tasks"] = list(work.tasks)  # a generator is read once
     tasks = getattr(work, "tasks", None)
