@@ -34,7 +34,7 @@ def show(*, interval: float | None, as_json: bool) -> None:
     Raises:
         BridgeError: Redis cannot be reached, and was to be asked once.
     """
-    runtime = current()
+    runtime = current(patient=True)
     names = _all_names(runtime)
     if interval is None:
         rows = _looked(runtime, names)
@@ -63,7 +63,7 @@ def work(names: Sequence[str], order: str, *, as_json: bool) -> None:
         BridgeError: Redis cannot be reached; nothing happened.
         InvalidRequest: there is no such circuit.
     """
-    runtime = current()
+    runtime = current(patient=True)
     known, everything = _known(runtime), _all_names(runtime)
     wanted = [known.get(name, name) for name in names] or everything
     for name in wanted:
