@@ -6,6 +6,7 @@ benchmark is replaced. `--json` ends in one line with all figures.
 
 import argparse
 import json
+import os
 import platform
 import re
 import subprocess
@@ -46,7 +47,15 @@ def written(page: str, benchmark: str, figures: Figures) -> str:
 def circumstances() -> Figures:
     """Say where the figures come from, as far as it matters."""
     peers = ", ".join(f"{name} {version(name)}" for name in PEERS)
-    return {"rows": [{"on": f"{platform.system()}, CPython {platform.python_version()}", "with": peers}]}
+    return {
+        "rows": [
+            {
+                "on": f"{platform.system()}, CPython {platform.python_version()}, {os.cpu_count()} processors",
+                "with": peers,
+                "waiting for a processor": f"{os.getloadavg()[1]:.0f} (mean of five minutes)",
+            }
+        ]
+    }
 
 
 def main() -> None:
@@ -57,16 +66,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end in one line of JSON")
     options = parser.parse_args()
     everything: dict[str, Any] = {}
-    page = written(options.into.read_text(), "circumstances", circumstances())
+    options.into.write_text(written(options.into.read_text(), "circumstances", circumstances()))
     for benchmark in options.benchmarks or BENCHMARKS:
         print(f"{benchmark} ...", file=sys.stderr, flush=True)
         figures = everything[benchmark] = figures_of(benchmark, [])
-        page = written(page, benchmark, figures)
+        options.into.write_text(written(options.into.read_text(), benchmark, figures))
         if benchmark in DRAWN:
             DRAWN[benchmark](figures, options.into.with_name(f"performance-{benchmark.replace('_', '-')}.png"))
         if not options.json:
             print(f"\n{harness.table(figures['rows'])}\n", flush=True)
-    options.into.write_text(page)
     if options.json:
         print(json.dumps(everything))
 
