@@ -35,9 +35,9 @@ class CircuitWatch:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        breaker = getattr(runtime, service).circuit_breaker
+        breaker = {"metadata": runtime.metadata, "onextree": runtime.onextree}[service].circuit_breaker
         self.service = service
-        self.name: str = breaker.name
+        self.name = breaker.name
         self.config = breaker.config
         self._runtime = runtime
         self._changed = changed

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from celery import bootsteps
 from celery.signals import task_received
@@ -20,7 +20,7 @@ from celery.worker.control import inspect_command
 
 from bridge_tasks import events
 from bridge_tasks.app import app
-from bridge_tasks.resilience.policy.circuit import CircuitState, micros
+from bridge_tasks.resilience.policy.circuit import Circuit, CircuitBreakerConfig, CircuitState, micros
 from bridge_tasks.resilience.policy.pausing import Intake, intake, seconds_left
 from bridge_tasks.runtime import current
 from bridge_tasks.settings import load
@@ -38,11 +38,33 @@ LOOK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
+class Watch(Protocol):
+    """What is known of the circuit of one service."""
+
+    service: str
+    name: str
+    config: CircuitBreakerConfig
+    circuit: Circuit
+
+    def follow(self) -> None:
+        """Be told of changes from now on. Idempotent."""
+        ...
+
+    def look(self) -> None:
+        """Ask for the circuit; where that cannot be, leave it as it was."""
+        ...
+
+
+def watch_here(service: str, changed: Callable[[], None]) -> Watch:
+    """Watch a circuit over this process's runtime."""
+    return CircuitWatch(service, current(), changed)
+
+
 @dataclass(slots=True)
 class _Pause:
     """A queue that is not free."""
 
-    watch: CircuitWatch
+    watch: Watch
     since: float
     taken_at: float
     told: int = -1
@@ -58,16 +80,18 @@ class Pausing(bootsteps.StartStopStep):
         self,
         parent: Any,
         *,
+        watching: Callable[[str, Callable[[], None]], Watch] = watch_here,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         **options: Any,
     ) -> None:
         super().__init__(parent, **options)
         parent.pausing = self
+        self._watching = watching
         self._clock = clock
         self._chance = chance
         self._pauses: dict[str, _Pause] = {}
-        self._watches: list[CircuitWatch] = []
+        self._watches: list[Watch] = []
         self._timer: Any = None
         # `celery control cancel_consumer` comes in by this name: what an operator orders is not ours to undo.
         self._cancel, parent.cancel_task_queue = parent.cancel_task_queue, self._cancelled_by_hand
@@ -81,7 +105,7 @@ class Pausing(bootsteps.StartStopStep):
         """Begin, or go on after a reconnection, before anything is consumed. What was paused still is."""
         if not self._watches:
             self._watches = [
-                CircuitWatch(service, current(), lambda: self._changed(parent), clock=self._clock)
+                self._watching(service, lambda: self._changed(parent))
                 for service in dict.fromkeys(load().task.pause)
             ]
             task_received.connect(self._received, sender=parent, weak=False)
@@ -128,9 +152,7 @@ class Pausing(bootsteps.StartStopStep):
             for queue in QUEUES[watch.service]:
                 self._settle_one(parent, queue, watch, consumed=queue in consumed, may_probe=may_probe)
 
-    def _settle_one(
-        self, parent: Any, queue: str, watch: CircuitWatch, *, consumed: bool, may_probe: bool
-    ) -> None:
+    def _settle_one(self, parent: Any, queue: str, watch: Watch, *, consumed: bool, may_probe: bool) -> None:
         now = self._clock()
         pause = self._pauses.get(queue)
         wanted = intake(watch.circuit, watch.config, micros(now), now - pause.taken_at if pause else 0.0)
