@@ -35,6 +35,9 @@ QUEUES: Final[Mapping[str, Sequence[str]]] = {
 LOOK_SECONDS = 1.0
 """Between two looks at the circuits, give or take a half: workers that look together would probe together."""
 
+NEWS_SECONDS = 0.5
+"""How long a worker that starts waits to be told of changes; where Redis is away, it goes on without."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -56,8 +59,11 @@ class Watch(Protocol):
 
 
 def watch_here(service: str, changed: Callable[[], None]) -> Watch:
-    """Watch a circuit over this process's runtime."""
-    return CircuitWatch(service, current(), changed)
+    """Watch a circuit over this process's runtime, and give the news a moment to begin: jobs are about to."""
+    watch = CircuitWatch(service, current(), changed)
+    watch.follow()
+    current().circuit_news.listening.wait(NEWS_SECONDS)
+    return watch
 
 
 @dataclass(slots=True)

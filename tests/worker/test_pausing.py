@@ -1,7 +1,7 @@
 """The step that pauses queues, on a consumer that consumes nothing: what it does, tells, and leaves alone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -141,8 +141,8 @@ def worker(clock: StoppedClock) -> Worker:
 
 
 @pytest.fixture
-def told(facts: list[events.Event]) -> Iterator[Callable[[str], list[Any]]]:
-    yield lambda queue: [fact for fact in facts if getattr(fact, "queue", None) == queue]
+def told(facts: list[events.Event]) -> Callable[[str], list[Any]]:
+    return lambda queue: [fact for fact in facts if getattr(fact, "queue", None) == queue]
 
 
 def test_the_queues_of_a_service_whose_circuit_opens_are_left_alone_at_once(worker: Worker) -> None:
@@ -354,7 +354,7 @@ def test_only_a_lost_connection_gets_through_to_the_event_loop(
     worker.push(worker.opened())
 
     def failing(error: Exception) -> Callable[[str], None]:
-        def add(queue: str) -> None:
+        def add(_: str) -> None:
             raise error
 
         return add
