@@ -6,6 +6,7 @@ cannot do what was asked, its refusal is the caller's error.
 """
 
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -14,6 +15,7 @@ from uuid import UUID
 
 import httpx
 
+from bridge_tasks import idempotency
 from bridge_tasks.clients.base_client import AsgiApp, BaseServiceClient, data_of
 from bridge_tasks.clients.envelope import SUCCESS_OR_PARTIAL, complaint, is_envelope, is_router_404
 from bridge_tasks.clients.stamping_answers import (
@@ -106,8 +108,12 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         correlation_id: UUID | str | None = None,
         *,
         content: str | None = None,
+        idempotent: bool = True,
     ) -> dict[str, Any]:
         """Stamp a file.
+
+        Where an effect is bound (`bridge_tasks.idempotency`), its key goes along; a service that knows such keys
+        then stamps once, however often it is asked.
 
         Args:
             file_hash: what `generate_hash` said.
@@ -119,6 +125,8 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             correlation_id: see the class.
             content: the text to stamp. The real service needs it and answers 422 without; its `file_hash` is
                 then of the text without stamps and outer white space (`requested_hash` is yours).
+            idempotent: whether it is sent again when nobody knows if it arrived. The stamp stays the same, its
+                text does not: it has a new uid and time.
 
         Returns:
             `stamp_id`, `file_hash`, `requested_hash`, `namespace`, and what else the service says
@@ -142,8 +150,10 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             "/stamp",
             failure="Stamp creation failed",
             correlation_id=correlation_id,
+            headers=_key("create_stamp", file_path, file_hash, namespace),
             json=request,
             body_bytes=len(content or ""),
+            idempotent=idempotent,
         )
         return stamp_answer(data_of(body), body.get("metadata"), requested_hash=file_hash)
 
@@ -254,7 +264,8 @@ class AsyncMetadataStampingClient(BaseServiceClient):
 
         Args:
             items: each with file_hash, file_path, file_size, stamp_data; optional id, content_type, content and
-                namespace (which wins over the batch's).
+                namespace (which wins over the batch's), and idempotency_key: where an effect is bound, items
+                without one get theirs from it.
             namespace: of items that have none.
             correlation_id: see the class.
 
@@ -268,6 +279,9 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         """
         needs_content = await self.needs_content(correlation_id)
         prepared = [batch_item(item, index, namespace, needs_content) for index, item in enumerate(items)]
+        effect = idempotency.current()
+        if effect is not None:
+            prepared = [{"idempotency_key": _item_key(effect, item), **item} for item in prepared]
         body = await self._ask(
             "batch_create_stamps",
             "POST",
@@ -275,6 +289,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             failure="Batch stamping failed",
             accept=SUCCESS_OR_PARTIAL,
             correlation_id=correlation_id,
+            headers=_key("batch_create_stamps", *map(_gist, prepared)) if effect else None,
             json={"items": prepared, "namespace": namespace},
             body_bytes=sum(len(item.get("content", "")) for item in prepared),
             idempotent=False,
@@ -343,6 +358,25 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         if status == "success" and isinstance(body.get("data"), dict):
             status = body["data"].get("status")
         return status in self.HEALTHY
+
+
+def _key(*names: str) -> dict[str, str] | None:
+    """The header for one call of the effect that is bound, if one is."""
+    effect = idempotency.current()
+    return None if effect is None else idempotency.header(effect.part(*names))
+
+
+def _item_key(effect: idempotency.Effect, item: Mapping[str, Any]) -> str:
+    """The key of an item, in whatever batch it is sent: not by its place in this one."""
+    return effect.part("stamp", *(str(item[field]) for field in ("file_path", "file_hash", "namespace")))
+
+
+def _gist(item: Mapping[str, Any]) -> str:
+    """An item in short: another selection of items, or other data with one, is another request and key.
+
+    The content itself is left out, as its hash is in.
+    """
+    return json.dumps({field: item[field] for field in item if field != "content"}, default=str)
 
 
 def _segment(field: str, value: str) -> str:

@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dialect", choices=("service", "guide"), default="service")
     parser.add_argument("--tree", type=Path, help="the directory that OnexTree indexes")
     parser.add_argument("--database", type=Path, help="a SQLite file for the stamps; default: in memory")
+    parser.add_argument(
+        "--keys", action=argparse.BooleanOptionalAction, default=True, help="heed idempotency keys (the default)"
+    )
     parser.add_argument("--host", default=HOST, help="another address to listen on: 0.0.0.0 in a container")
     options = parser.parse_args(arguments)
     try:
@@ -34,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             metadata_port=options.metadata_port,
             onextree_port=options.onextree_port,
             host=options.host,
+            heeds_keys=options.keys,
         )
     except (OSError, ValueError) as error:
         parser.error(f"cannot start: {error}")
@@ -49,6 +53,7 @@ def prepare(
     metadata_port: int,
     onextree_port: int,
     host: str = HOST,
+    heeds_keys: bool = True,
 ) -> tuple[SandboxServer, SandboxServer]:
     """Make both services, MetadataStamping first, on ports that are theirs from now on.
 
@@ -56,7 +61,7 @@ def prepare(
         OSError: a port, the tree or the database cannot be had; of a port, the message names it.
         ValueError: the tree is too large.
     """
-    metadata = metadata_service.create_app(dialect, database or ":memory:")
+    metadata = metadata_service.create_app(dialect, database or ":memory:", heeds_keys=heeds_keys)
     onextree = onextree_service.create_app(dialect, tree)
     return (
         _server(metadata, metadata_port, host, "--metadata-port"),

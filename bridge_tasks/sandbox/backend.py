@@ -69,6 +69,7 @@ class Backend:
 
     store: StampStore
     limits: Limits
+    heeds_keys: bool = True
     timings: HashTimings = field(default_factory=HashTimings)
     started: float = field(default_factory=time.monotonic)
 

@@ -22,6 +22,7 @@ from bridge_tasks.sandbox.faults import (
     GarbageJson,
     Hang,
     HugeJson,
+    Late,
     Latency,
     Reset,
     Status,
@@ -52,7 +53,11 @@ class FaultInjection:
             await self._app(scope, receive, send)
             return
         scope[RECORD].fault = fault.kind
-        if isinstance(fault, Answering):
+        if isinstance(fault, Late):
+            body = await _drain(receive)
+            await asyncio.sleep(fault.seconds)
+            await self._app(scope, _replaying(body, receive), send)
+        elif isinstance(fault, Answering):
             await self._in_place_of_the_answer(fault, generation, scope, receive, send)
         else:
             await self._to_the_answer(fault, scope, receive, send)
@@ -152,10 +157,22 @@ def _delay(fault: Latency, chance: Random) -> float:
     return max(0.0, fault.seconds + chance.uniform(-fault.jitter, fault.jitter))
 
 
-async def _drain(receive: Receive) -> None:
+async def _drain(receive: Receive) -> list[Message]:
     """Read the request to its end, so that the client is listening by the time the fault happens."""
-    while (await receive()).get("more_body", False):
-        pass
+    messages = [await receive()]
+    while messages[-1].get("more_body", False):
+        messages.append(await receive())
+    return messages
+
+
+def _replaying(messages: list[Message], receive: Receive) -> Receive:
+    """Give what was read already, then what comes."""
+    left = iter(messages)
+
+    async def replay() -> Message:
+        return next(left, None) or await receive()
+
+    return replay
 
 
 async def _departure(receive: Receive) -> None:

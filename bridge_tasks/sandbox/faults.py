@@ -44,6 +44,13 @@ class Latency(Rule):
     jitter: NonNegativeFloat = 0.0
 
 
+class Late(Rule):
+    """The work begins only after `seconds`, whether or not the client still waits by then."""
+
+    kind: Literal["late"] = "late"
+    seconds: NonNegativeFloat
+
+
 class Drip(Rule):
     """The head of the answer comes at once, then `size` bytes of the body every `seconds`."""
 
@@ -123,6 +130,7 @@ class Refuse(BaseModel):
 
 Injected = (
     Latency
+    | Late
     | Drip
     | Truncate
     | Status

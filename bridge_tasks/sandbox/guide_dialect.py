@@ -10,13 +10,16 @@ from fastapi import APIRouter, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
+from bridge_tasks.sandbox.asking import who_asks
 from bridge_tasks.sandbox.backend import METADATA_VERSION, VERSION, Backend, Stopwatch, work
 from bridge_tasks.sandbox.envelope import Json, grade
+from bridge_tasks.sandbox.keys import Asked
 from bridge_tasks.sandbox.refusals import flat_error
 from bridge_tasks.sandbox.service_vitals import measured
 from bridge_tasks.sandbox.stamp_store import DEFAULT_NAMESPACE, NewStamp
 from bridge_tasks.sandbox.stamping import (
     TARGET_PROTOCOL,
+    Stamped,
     hash_file,
     judge_protocol,
     stamp_content,
@@ -95,7 +98,7 @@ class GuideDialect:
     async def stamp(self, request: Request, body: StampRequest) -> Response:
         request.state.file_hash = body.file_hash
         self._refuse_long(body.content)
-        return _success(await self._stamp(body, once=True))
+        return _success(await self._stamp(body, await who_asks(request, self._backend), once=True))
 
     async def get_stamp(self, request: Request, file_hash: str, namespace: str | None = None) -> Response:
         request.state.file_hash = file_hash
@@ -122,7 +125,9 @@ class GuideDialect:
         return _success(data)
 
     async def batch(self, request: Request, body: BatchRequest) -> Response:
-        results = [await self._batch_item(item, body.namespace) for item in body.items]
+        asked = await who_asks(request, self._backend)
+        self._backend.store.claim(asked)
+        results = [await self._batch_item(index, item, body, asked) for index, item in enumerate(body.items)]
         request.state.file_hash = ",".join(str(item.get("file_hash")) for item in body.items)
         successful = sum(result["success"] for result in results)
         data = {
@@ -158,11 +163,11 @@ class GuideDialect:
     async def health(self) -> Response:
         return JSONResponse({"status": "healthy", "version": VERSION})
 
-    async def _batch_item(self, item: Json, namespace: str | None) -> Json:
+    async def _batch_item(self, index: int, item: Json, batch: BatchRequest, asked: Asked) -> Json:
         try:
-            request = StampRequest.model_validate({"namespace": namespace, **item})
+            request = StampRequest.model_validate({"namespace": batch.namespace, **item})
             self._refuse_long(request.content)
-            answer = await self._stamp(request, once=False)
+            answer = await self._stamp(request, asked.item(index, item), once=False)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
             return _failed(item, f"missing or wrong: {fields}")
@@ -172,22 +177,21 @@ class GuideDialect:
             return _failed(item, error.detail)
         return {"success": True, "error": None, **answer}
 
-    async def _stamp(self, body: StampRequest, *, once: bool) -> Json:
+    async def _stamp(self, body: StampRequest, asked: Asked, *, once: bool) -> Json:
         """Keep a stamp under the hash the caller names; with content, also write the stamp into it.
 
         `once` gives the row that is there already, where a batch item fails on it.
         """
         namespace = body.namespace or DEFAULT_NAMESPACE
         stamp_data: Json = {"metadata": body.stamp_data, "namespace": namespace}
-        texts: Json = {}
+        stamped: Stamped | None = None
         if body.content is not None:
             stamped = await work(
                 len(body.content), stamp_content, body.content, "lightweight", body.stamp_data, body.file_path
             )
             stamp_data |= {"stamp_type": stamped.stamp_type, "stamp": stamped.stamp}
-            texts = {"stamp": stamped.stamp, "stamped_content": stamped.stamped_content}
         keep = self._backend.store.find_or_add if once else self._backend.store.add
-        row = keep(
+        kept = keep(
             NewStamp(
                 file_hash=body.file_hash,
                 file_path=body.file_path,
@@ -195,9 +199,14 @@ class GuideDialect:
                 content_type=body.content_type,
                 stamp_data=stamp_data,
                 namespace=namespace,
-            )
+            ),
+            asked,
         )
-        return {**_stamp_answer(row), **texts}
+        answer = _stamp_answer(kept.row)
+        if stamped is None or body.content is None:
+            return answer
+        stamped = stamped.answering(kept.stamp, body.content)
+        return {**answer, "stamp": stamped.stamp, "stamped_content": stamped.stamped_content}
 
     def _refuse_long(self, content: str | None) -> None:
         _refuse_beyond(self._backend.limits.content, len((content or "").encode()))

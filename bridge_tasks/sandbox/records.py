@@ -18,7 +18,15 @@ RECORD = "bridge_tasks.sandbox.record"
 """The key of the ASGI scope under which a request's record is found, so that a fault can name itself there."""
 
 _KEPT = 10_000
-_HEADERS = ("x-correlation-id", "user-agent", "content-type", "content-length", "accept", "connection")
+_HEADERS = (
+    "x-correlation-id",
+    "idempotency-key",
+    "user-agent",
+    "content-type",
+    "content-length",
+    "accept",
+    "connection",
+)
 _PARAMETER = re.compile(r"(/stamp|/namespace)/.+")
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from bridge_tasks.sandbox.envelope import refused
+from bridge_tasks.sandbox.keys import KeyReused
 
 Dialect = Literal["service", "guide"]
 """`service`: the service as it runs. `guide`: as the client guide expects it."""
@@ -22,6 +23,7 @@ Dialect = Literal["service", "guide"]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 _ANSWERS: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (KeyReused, 422, "IDEMPOTENCY_KEY_REUSED", "Invalid input"),
     (ValueError, 422, "VALIDATION_ERROR", "Invalid input"),
     (TypeError, 422, "VALIDATION_ERROR", "Invalid input"),
     (sqlite3.Error, 503, "DATABASE_CONNECTION_ERROR", "the database cannot be used"),

@@ -11,8 +11,10 @@ from uuid import uuid4
 from fastapi import APIRouter, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 
+from bridge_tasks.sandbox.asking import who_asks
 from bridge_tasks.sandbox.backend import METADATA_VERSION, PREFIX, Backend, Stopwatch, work
 from bridge_tasks.sandbox.envelope import Json, Status, envelope, grade, refusal, success
+from bridge_tasks.sandbox.keys import Asked
 from bridge_tasks.sandbox.service_requests import BatchRequest, ProtocolRequest, StampRequest, ValidateRequest
 from bridge_tasks.sandbox.stamp_store import DEFAULT_NAMESPACE, NewStamp
 from bridge_tasks.sandbox.stamping import (
@@ -69,7 +71,8 @@ class ServiceDialect:
     async def stamp(self, request: Request, body: StampRequest) -> Response:
         self._refuse_long(body.content)
         watch = Stopwatch()
-        stamped, row = await work(len(body.content), self._stamp, body)
+        asked = await who_asks(request, self._backend)
+        stamped, row = await work(len(body.content), self._stamp, body, asked)
         request.state.file_hash = stamped.file_hash
         data = {
             "success": True,
@@ -133,7 +136,9 @@ class ServiceDialect:
         if not body.items:
             raise refusal(400, "EMPTY_BATCH_REQUEST", "items must not be empty", "items")
         watch = Stopwatch()
-        results = [await self._batch_item(item, body) for item in body.items]
+        asked = await who_asks(request, self._backend)
+        self._backend.store.claim(asked)
+        results = [await self._batch_item(index, item, body, asked) for index, item in enumerate(body.items)]
         successful = sum(result["success"] for result in results)
         request.state.file_hash = ",".join(result["file_hash"] for result in results if result["file_hash"])
         data = {
@@ -184,13 +189,14 @@ class ServiceDialect:
         }
         return success(data, {"namespace": namespace, "operation": "query_namespace"})
 
-    def _stamp(self, body: StampRequest) -> tuple[Stamped, Json]:
+    def _stamp(self, body: StampRequest, asked: Asked) -> tuple[Stamped, Json]:
         stamped = stamp_content(body.content, body.options.stamp_type, body.metadata or {}, body.file_path)
         namespace = body.namespace or DEFAULT_NAMESPACE
-        row = self._backend.store.find_or_add(new_stamp(stamped, body.file_path, namespace, body.protocol_version))
-        return stamped, row
+        new = new_stamp(stamped, body.file_path, namespace, body.protocol_version)
+        kept = self._backend.store.find_or_add(new, asked)
+        return stamped.answering(kept.stamp, body.content), kept.row
 
-    async def _batch_item(self, item: Json, batch: BatchRequest) -> Json:
+    async def _batch_item(self, index: int, item: Json, batch: BatchRequest, asked: Asked) -> Json:
         identity = item.get("id", f"item_{uuid4().hex}")
         if not isinstance(identity, str):
             raise TypeError("an item's id must be a string")
@@ -210,8 +216,10 @@ class ServiceDialect:
                 file_path,
             )
             namespace = item.get("namespace") or batch.namespace
-            row = self._backend.store.add(new_stamp(stamped, file_path, namespace, batch.protocol_version))
-            stamp_id = row["id"]
+            new = new_stamp(stamped, file_path, namespace, batch.protocol_version)
+            kept = self._backend.store.add(new, asked.item(index, item))
+            stamped = stamped.answering(kept.stamp, content)
+            stamp_id = kept.row["id"]
         except (ValueError, TypeError, AttributeError) as problem:
             error = str(problem)
         except HTTPException as problem:

@@ -1,17 +1,18 @@
-"""Stamps at rest, in SQLite: one row per file hash.
+"""Stamps at rest, in SQLite: one row per file hash. May be called from any thread; never overwrites a stamp.
 
-One connection behind one lock, so it may be called from any thread. Never overwrites a stamp.
+Whatever is kept of one stamp is kept at once: its row, the idempotency key, the line in the log of effects.
 """
 
 import json
 import sqlite3
-import threading
-import weakref
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from bridge_tasks.sandbox import effect_log, keys
+from bridge_tasks.sandbox.database import Database
+from bridge_tasks.sandbox.keys import Asked, Done
 
 DEFAULT_NAMESPACE = "omninode.services.metadata"
 
@@ -48,51 +49,75 @@ class NewStamp:
     protocol_version: str = "1.0"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A stamp that is kept: its row as the wire shows it, and the text to answer, None where there is none."""
+
+    row: dict[str, Any]
+    stamp: str | None
+
+
 class StampStore:
     """The stamps of one service."""
 
-    def __init__(self, database: Path | str = ":memory:") -> None:
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(database, check_same_thread=False, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        # A killed process loses nothing in this mode; only a power cut could, and this is a sandbox.
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=OFF")
-        self._connection.executescript(_SCHEMA)
-        # Closed with the last reference to the store, since an application may be served more than once.
-        weakref.finalize(self, self._connection.close)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.define(_SCHEMA + keys.SCHEMA + effect_log.SCHEMA)
 
     def find(self, file_hash: str) -> dict[str, Any] | None:
         """Return the row for `file_hash` as the wire shows it, or None."""
-        with self._lock:
-            return self._find(file_hash)
+        with self._database.reading() as connection:
+            return _find(connection, file_hash)
 
-    def find_or_add(self, stamp: NewStamp) -> dict[str, Any]:
-        """Return the row for this hash, written now if there was none.
+    def find_or_add(self, stamp: NewStamp, asked: Asked) -> Kept:
+        """Keep a stamp under its hash, unless there is one; what was done under the same key is not done again.
 
         Raises:
+            KeyReused: the key was used with another request.
             ValueError: a new row without a file path, or stamp data that is not JSON.
         """
-        with self._lock:
-            return self._find(stamp.file_hash) or self._add(stamp)
+        return self._keep(stamp, asked, anew=False)
 
-    def add(self, stamp: NewStamp) -> dict[str, Any]:
-        """Write a new row.
+    def add(self, stamp: NewStamp, asked: Asked) -> Kept:
+        """Keep a new stamp; what was done under the same key is not done again.
 
         Raises:
             AlreadyStamped: there is one for this hash.
             ValueError: see `find_or_add`.
         """
-        with self._lock:
-            return self._add(stamp)
+        return self._keep(stamp, asked, anew=True)
+
+    def claim(self, asked: Asked) -> None:
+        """Keep the key of a whole batch; what was done is kept item by item.
+
+        Raises:
+            KeyReused: it was used with another request.
+        """
+        with self._database.writing() as connection:
+            if keys.done(connection, asked) is None:
+                keys.keep(connection, asked, Done(None, None))
+
+    def _keep(self, stamp: NewStamp, asked: Asked, *, anew: bool) -> Kept:
+        text = stamp.stamp_data.get("stamp")
+        with self._database.writing() as connection:
+            former = keys.done(connection, asked)
+            if former is not None:
+                found = connection.execute("SELECT * FROM stamps WHERE id = ?", (former.stamp_id,)).fetchone()
+                return Kept(_row_on_the_wire(found), former.stamp)
+            row = (None if anew else _find(connection, stamp.file_hash)) or _add(connection, stamp)
+            keys.keep(connection, asked, Done(row["id"], text))
+            effect_log.note(
+                connection, stamp.file_hash, stamp.file_path or "", stamp.namespace, asked.correlation_id
+            )
+        return Kept(row, text)
 
     def page(self, namespace: str, limit: int, offset: int) -> tuple[int, list[dict[str, Any]]]:
         """Return how many stamps `namespace` has, and those from `offset` on, oldest first."""
-        with self._lock:
-            (total,) = self._connection.execute(
+        with self._database.reading() as connection:
+            (total,) = connection.execute(
                 "SELECT count(*) FROM stamps WHERE namespace = ?", (namespace,)
             ).fetchone()
-            rows = self._connection.execute(
+            rows = connection.execute(
                 "SELECT * FROM stamps WHERE namespace = ? ORDER BY created_at, id LIMIT ? OFFSET ?",
                 (namespace, limit, offset),
             ).fetchall()
@@ -100,35 +125,37 @@ class StampStore:
 
     def count(self) -> int:
         """Return how many stamps there are in all."""
-        with self._lock:
-            (total,) = self._connection.execute("SELECT count(*) FROM stamps").fetchone()
+        with self._database.reading() as connection:
+            (total,) = connection.execute("SELECT count(*) FROM stamps").fetchone()
         return int(total)
 
-    def _find(self, file_hash: str) -> dict[str, Any] | None:
-        row = self._connection.execute("SELECT * FROM stamps WHERE file_hash = ?", (file_hash,)).fetchone()
-        return None if row is None else _row_on_the_wire(row)
 
-    def _add(self, stamp: NewStamp) -> dict[str, Any]:
-        if not stamp.file_path:
-            raise ValueError("file_path must not be empty")
-        values = (
-            str(uuid4()),
-            stamp.file_hash,
-            stamp.file_path,
-            stamp.file_size,
-            stamp.content_type,
-            json.dumps(stamp.stamp_data, allow_nan=False),
-            stamp.protocol_version,
-            stamp.namespace,
-            datetime.now(UTC).isoformat(),
-        )
-        try:
-            (row,) = self._connection.execute(
-                "INSERT INTO stamps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *", values
-            ).fetchall()
-        except sqlite3.IntegrityError as error:
-            raise AlreadyStamped("file_hash is already stamped") from error
-        return _row_on_the_wire(row)
+def _find(connection: sqlite3.Connection, file_hash: str) -> dict[str, Any] | None:
+    row = connection.execute("SELECT * FROM stamps WHERE file_hash = ?", (file_hash,)).fetchone()
+    return None if row is None else _row_on_the_wire(row)
+
+
+def _add(connection: sqlite3.Connection, stamp: NewStamp) -> dict[str, Any]:
+    if not stamp.file_path:
+        raise ValueError("file_path must not be empty")
+    values = (
+        str(uuid4()),
+        stamp.file_hash,
+        stamp.file_path,
+        stamp.file_size,
+        stamp.content_type,
+        json.dumps(stamp.stamp_data, allow_nan=False),
+        stamp.protocol_version,
+        stamp.namespace,
+        datetime.now(UTC).isoformat(),
+    )
+    try:
+        (row,) = connection.execute(
+            "INSERT INTO stamps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *", values
+        ).fetchall()
+    except sqlite3.IntegrityError as error:
+        raise AlreadyStamped("file_hash is already stamped") from error
+    return _row_on_the_wire(row)
 
 
 def _row_on_the_wire(row: sqlite3.Row) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Knows nothing of HTTP or of where stamps are kept.
 
 import mimetypes
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal
 from uuid import uuid4
@@ -40,6 +40,12 @@ class Stamped:
     content_type: str | None
     file_size: int
     metadata: dict[str, Any]
+
+    def answering(self, stamp: str | None, content: str) -> "Stamped":
+        """Return this with the `stamp` that was made for the same `content` before, if it is another."""
+        if stamp is None or stamp == self.stamp:
+            return self
+        return replace(self, stamp=stamp, stamped_content=attach(stamp, self.stamp_type, content))
 
 
 @dataclass(frozen=True, slots=True)
