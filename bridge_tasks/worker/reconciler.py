@@ -126,11 +126,14 @@ class Reconciler:
         unacked, index = keys.UNACKED + worker, keys.UNACKED_INDEX + worker
         for tag, raw in self._client.hgetall(unacked).items():
             envelope, queue = _held_message(raw)
-            names = [unacked, index, envelope.queue_key(queue)]
-            given += int(self._script(_RESTORE, names, [tag, envelope.redelivered().dumps()]))
+            given += self._restored([unacked, index, envelope.queue_key(queue)], tag, envelope)
         drive(self._workers.forget(worker))
         if given:
             events.emit(events.MessagesRestored(worker, given))
+
+    def _restored(self, names: list[str], tag: bytes, envelope: Envelope) -> int:
+        """Give one message back, if it is still there; how many that is."""
+        return int(self._script(_RESTORE, names, [tag, envelope.redelivered().dumps()]))
 
     def _find_lost(self, queue: str, held: set[str], now: int) -> None:
         suspects = self._suspects.get(queue, {})
