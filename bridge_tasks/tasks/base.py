@@ -18,7 +18,7 @@ from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from bridge_tasks import correlation, events
+from bridge_tasks import correlation, events, idempotency
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
 from bridge_tasks.errors import BridgeError, InvalidRequest
@@ -107,15 +107,16 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         """Run here and now: parse, work within the deadline, answer plain JSON; put back what may pass."""
         began = time.monotonic()
         subject = None
-        queued = not (self.request.called_directly or self.request.is_eager)
+        effect = None
         try:
-            if queued:
+            if self._queued:
                 claim = claiming.claim(self.request)
                 if claim.outcome is not None:
                     return claim.outcome.result
+                effect = claiming.effect(str(self.request.id), claim)
             request = self.parse(args, kwargs)
             subject = _subject(request)
-            with within(load().task.deadline):
+            with idempotency.bound(effect), within(load().task.deadline):
                 answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
             self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
@@ -127,10 +128,22 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         except Exception as error:
             self._tell("failed", began, subject, error)
             raise
-        if queued:
-            claiming.note(str(self.request.id), Outcome("succeeded", answer))
         self._tell("succeeded", began, subject, None)
         return answer
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Tell the ledger; Celery calls this once the steps that follow are sent.
+
+        A task whose end were on record before would not be run again for their sake, if its worker died between.
+        """
+        del args, kwargs
+        if self._queued:
+            claiming.note(task_id, Outcome("succeeded", retval))
+
+    @property
+    def _queued(self) -> bool:
+        """Whether a message asks for this run."""
+        return not (self.request.called_directly or self.request.is_eager)
 
     def replace(self, sig: Any) -> Any:
         """Put a signature in this task's place, as Celery does; the ledger hears of it first."""

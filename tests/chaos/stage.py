@@ -116,4 +116,4 @@ def staged(directory: Path, inherited: Mapping[str, str], **more: str) -> Iterat
             yield stage
         finally:
             for worker in stage.started:
-                worker.terminate()
+                worker.kill()
