@@ -69,7 +69,7 @@ def _hold_messages_by_name(sender: str = "", conf: Any = None, **_: Any) -> None
         **conf.broker_transport_options,
         "unacked_key": keys.UNACKED + name,
         "unacked_index_key": keys.UNACKED_INDEX + name,
-        "unacked_mutex_key": f"bridge:unacked_mutex:{name}",
+        "unacked_mutex_key": keys.UNACKED_MUTEX + name,
     }
     conf.task_publish_retry_policy = _ENDURING
 
@@ -84,8 +84,11 @@ def _refuse_green_pools(sender: Any, **_: Any) -> None:
 
 @worker_ready.connect(dispatch_uid="bridge_tasks.reconcile", weak=False)
 def _reconcile(**_: Any) -> None:
+    """Begin to look for what is lost; Celery says so again after a connection was lost."""
     settings = load()
-    if settings.redis_broker and not _reconcilers:
+    if _reconcilers:
+        _reconcilers[0].give_back()
+    elif settings.redis_broker:
         _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, this_worker()))
         _reconcilers[0].start()
 

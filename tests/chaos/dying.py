@@ -14,9 +14,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from kombu.transport.redis import QoS
-
 from bridge_tasks import broker
+from bridge_tasks.driver import drive
 from bridge_tasks.ledger import JobLedger
 from bridge_tasks.resilience.transport.blocking import BlockingExchange
 from bridge_tasks.tasks import claiming
@@ -59,15 +58,15 @@ class Point:
 POINTS = {
     "before it is published": Point(broker.Channel, "_put", after=False, seen=_is_ours),
     "after it was published": Point(broker.Channel, "_put", after=True, seen=_is_ours),
-    "between BRPOP and unacked": Point(QoS, "append", after=False),
-    "after unacked was written": Point(QoS, "append", after=True),
+    "between BRPOP and unacked": Point(broker.QoS, "append", after=False),
+    "after unacked was written": Point(broker.QoS, "append", after=True),
     "after it was claimed": Point(JobLedger, "begin", after=True),
     "before the service is asked": Point(BlockingExchange, "handle_async_request", after=False, seen=_is_stamp),
     "after the service's success": Point(BlockingExchange, "handle_async_request", after=True, seen=_is_stamp),
     "before the ledger is told": Point(claiming, "note", after=False),
     "after the ledger was told": Point(JobLedger, "finish", after=True),
-    "before it is acknowledged": Point(QoS, "ack", after=False),
-    "after it was acknowledged": Point(QoS, "ack", after=True),
+    "before it is acknowledged": Point(broker.QoS, "ack", after=False),
+    "after it was acknowledged": Point(broker.QoS, "ack", after=True),
     "before the next step is published": Point(broker.Channel, "_put", after=False, seen=_is_next),
     "after the next step was published": Point(broker.Channel, "_put", after=True, seen=_is_next),
     "after a lost message was pushed": Point(JobLedger, "requeue", after=True, seen=_went_well),
@@ -81,41 +80,31 @@ def die_at(name: str, mark: Path, *, alone: bool) -> None:
     original = getattr(point.owner, point.name)
 
     def die(arguments: tuple[Any, ...], result: Any) -> None:
-        if not point.seen(arguments, result):
-            return
-        try:
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-        if alone:
-            os.kill(os.getpid(), signal.SIGKILL)
-        else:
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    if inspect.iscoroutinefunction(original):
-
-        @wraps(original)
-        async def call(*arguments: Any, **keywords: Any) -> Any:
-            if not point.after:
-                die(arguments, None)
-            result = await original(*arguments, **keywords)
-            if point.after:
-                die(arguments, result)
-            return result
-
-        setattr(point.owner, point.name, call)
-        return
+        if point.seen(arguments, result) and _first(mark):
+            os.kill(os.getpid() if alone else -os.getpgrp(), signal.SIGKILL)
 
     @wraps(original)
-    def call_now(*arguments: Any, **keywords: Any) -> Any:
+    async def call(*arguments: Any, **keywords: Any) -> Any:
         if not point.after:
             die(arguments, None)
         result = original(*arguments, **keywords)
+        result = await result if inspect.isawaitable(result) else result
         if point.after:
             die(arguments, result)
         return result
 
-    setattr(point.owner, point.name, call_now)
+    def call_now(*arguments: Any, **keywords: Any) -> Any:
+        return drive(call(*arguments, **keywords))
+
+    setattr(point.owner, point.name, call if inspect.iscoroutinefunction(original) else wraps(original)(call_now))
+
+
+def _first(mark: Path) -> bool:
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 if "CHAOS_POINT" in os.environ:

@@ -100,7 +100,8 @@ def staged(directory: Path, inherited: Mapping[str, str], **more: str) -> Iterat
     with ExitStack() as stack:
         server = stack.enter_context(PrivateRedis(append_only=True))
         metadata = metadata_service.create_app("service")
-        urls = [stack.enter_context(running(app)) for app in (metadata, onextree_service.create_app("service", directory))]
+        onextree = onextree_service.create_app("service", directory)
+        urls = [stack.enter_context(running(app)) for app in (metadata, onextree)]
         environment = {
             **inherited,
             **QUICK,

@@ -1,4 +1,4 @@
-"""Each point at which a process can be killed, by name: the job is done all the same, and the service asked once."""
+"""Each point at which a process can be killed, by name: the job is done all the same, and done once."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from bridge_tasks.sandbox.processes import LocalProcess
 from tests.chaos.stage import Stage, staged
 from tests.tasks.sending import inline
 from tests.workers import eventually, orchestrating
+
+NOTHING: dict[str, Any] = {"keys": [], "queues": {}}
 
 IN_WORKER = (
     "between BRPOP and unacked",
@@ -64,8 +67,7 @@ def done_once(stage: Stage, job: Job, text: str) -> None:
     """The job has succeeded, the service has done it once, and the ledger holds nothing open."""
     assert eventually(lambda: job.state == "succeeded", 30), (job.record, stage.leftovers(), stage.logs())
     assert stage.effects() == {f"/{text}": 1}
-    nothing = {"keys": [], "queues": {}}
-    assert eventually(lambda: stage.leftovers() == nothing, 20), (stage.leftovers(), stage.logs())
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), (stage.leftovers(), stage.logs())
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -159,7 +161,7 @@ def test_a_worker_that_stalls_and_comes_back_finds_its_job_done(stage: Stage, po
     stage.controls.faults.add(Latency(seconds=1, count=1, path="/stamp"))
     stalled = stage.ready(stage.worker("stalled", pool))
     job = submitted("stalled")
-    assert eventually(lambda: stage.effects()), stage.logs()
+    assert eventually(stage.effects), stage.logs()
     os.killpg(stalled.pid, signal.SIGSTOP)
     stage.ready(stage.worker("heir", pool))
 
@@ -169,4 +171,4 @@ def test_a_worker_that_stalls_and_comes_back_finds_its_job_done(stage: Stage, po
     more = submitted("afterwards")
     assert eventually(lambda: more.state == "succeeded", 30), stage.logs()
     assert stage.effects() == {"/stalled": 1, "/afterwards": 1}
-    assert eventually(lambda: stage.leftovers() == {"keys": [], "queues": {}}, 20), stage.leftovers()
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
