@@ -5,9 +5,9 @@ again is the same job.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 from uuid import UUID
 
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined] # absent from the stubs
@@ -15,13 +15,14 @@ from celery.canvas import Signature, group
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge_tasks import broker, correlation
+from bridge_tasks import broker, correlation, runs
 from bridge_tasks.app import app
 from bridge_tasks.errors import BridgeError, InvalidRequest, JobUnknown
 from bridge_tasks.ledger import JobRecord, Outcome, Submission
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.waiting import outcomes_of
 from bridge_tasks.messages import HEADER
+from bridge_tasks.runs import BulkRun, Run
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.settings import load
 from bridge_tasks.submissions import planned
@@ -100,24 +101,37 @@ class Ended:
 class Bridge:
     """The door for synchronous programs."""
 
+    @overload
+    def submit(self, work: BulkRun, *, correlation_id: UUID | str | None = None, force: bool = False) -> Run: ...
+
+    @overload
     def submit(
         self, work: Signature[Any], *, correlation_id: UUID | str | None = None, force: bool = False
-    ) -> Job:
+    ) -> Job: ...
+
+    def submit(
+        self, work: Signature[Any] | BulkRun, *, correlation_id: UUID | str | None = None, force: bool = False
+    ) -> Job | Run:
         """Send a signature or canvas to the queue.
 
         Args:
-            work: what `bridge_tasks.workflows` or a task's `.s(...)` built.
+            work: what `bridge_tasks.workflows` or a task's `.s(...)` built; a bulk run, too.
             correlation_id: for steps that carry none yet; by default the one bound here, else a new one.
             force: do it even if the same work is under way or was done already.
 
         Returns:
-            The job; the one that stands already, where the same work was submitted before.
+            The job; the one that stands already, where the same work was submitted before. Of a bulk run, the run.
 
         Raises:
             InvalidRequest: an argument of what can begin now is wrong; nothing was sent. (Of a later step in a
                 chain only its turn can tell: it fails then, and the job with it.)
             kombu.exceptions.OperationalError: the broker is out of reach.
         """
+        if isinstance(work, BulkRun):
+            options = replace(work.options, force=work.options.force or force)
+            return runs.submit(
+                replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
+            )
         _check_members(work)
         carried = set(_carried(work))
         default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
@@ -181,6 +195,23 @@ class Bridge:
         if record is None:
             return Job(stands, correlation_id, (), stands=True)
         return Job(stands, record.correlation_id, record.parts or (stands,), stands=True)
+
+    def resume(self, name: str, work: BulkRun) -> Run:
+        """Go on submitting a run whose submitter died; what was sent is not sent again.
+
+        Raises:
+            InvalidRequest: it has had other files.
+            JobUnknown: there is no record of it.
+        """
+        return runs.submit(work, resume=name)
+
+    def run(self, name: str) -> Run:
+        """Return the run with this id.
+
+        Raises:
+            JobUnknown: there is no record, or no longer.
+        """
+        return Run(name, Run(name, "").progress().correlation_id)
 
     def job(self, name: str) -> Job:
         """Return the job with this id.

@@ -19,7 +19,7 @@ from kombu.utils.json import dumps
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.records import Submission
-from bridge_tasks.messages import HEADER, JOB, OUR_TASKS, PART, SUBJECT, rank_of
+from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
 from bridge_tasks.settings import load
 
 
@@ -152,4 +152,5 @@ def _arguments(key: str, message: dict[str, Any]) -> tuple[Any, ...]:
         int(ledger.max_age + ledger.keep),
         headers.get(JOB) or "",
         headers.get(PART) or "",
+        headers.get(ITEM) or "",
     )

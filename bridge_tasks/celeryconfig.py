@@ -30,6 +30,7 @@ task_routes = {
     "bridge.navigate_tree": {"queue": "bridge.onextree"},
     "bridge.warm_cache": {"queue": "bridge.onextree"},
     "bridge.batch_create_stamps": {"queue": "bridge.bulk"},
+    "bridge.stamp_chunk": {"queue": "bridge.bulk"},
 }
 
 # A message is acknowledged when its work is done, and comes back when its worker dies; one that killed its

@@ -19,6 +19,8 @@ HEADER = correlation.CELERY_HEADER
 
 JOB, PART = "x-bridge-job", "x-bridge-part"
 """Of which submitted job a message is a step, and which of its parts ends with it."""
+ITEM = "x-bridge-item"
+"""Which file of a bulk run it is about, or which chunk of files: `run|chunk|index`."""
 SUBJECT = "x-bridge-subject"
 """What it is about: a path, a question; for the ledger."""
 WAITS = "x-bridge-waits"
@@ -29,10 +31,10 @@ _CARRIERS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
 """Tasks of Celery's that carry arguments of ours among theirs."""
 
 _EMBEDDED = ("callbacks", "errbacks", "chain")
-_TOLD = ("file_path", "file_hash", "namespace", "context", "query", "start_node")
+_TOLD = ("run", "number", "file_path", "file_hash", "namespace", "context", "query", "start_node")
 """Arguments that people look for. No other one is shown: a field that nobody thought of stays hidden."""
 
-_SUBJECTS = ("file_path", "context", "query", "start_node", "file_hash")
+_SUBJECTS = ("run", "file_path", "context", "query", "start_node", "file_hash")
 _SUBJECT_CHARS = 512
 _UNTOLD = "(…)"
 

@@ -5,11 +5,13 @@ job above; here a failure is an error and nothing is swallowed.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 from pydantic import ValidationError
 
+from bridge_tasks import idempotency, once
 from bridge_tasks.clients.metadata_stamping_client import AsyncMetadataStampingClient
 from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient, IntelligenceResult
 from bridge_tasks.content import ContentStore, Opened
@@ -50,15 +52,24 @@ async def get_intelligence(services: Services, request: ask.GetIntelligence) -> 
 
 
 async def create_stamp(services: Services, request: ask.CreateStamp) -> Stamped:
-    """Stamp a file whose hash is known, with the intelligence that came along."""
-    return await _stamp(services, request, await _stampable_text(services, request.content))
+    """Stamp a file whose hash is known, with the intelligence that came along; once (see `once`)."""
+    text = await _stampable_text(services, request.content)
+    return await _stamp(services, request, text, look=_resumed())
 
 
 async def stamp_file(services: Services, request: ask.StampFile) -> Stamped:
-    """Do the whole job: hash, intelligence, stamp. The content is opened once, so all three mean the same."""
+    """Do the whole job: hash, intelligence, stamp. The content is opened once, so all three mean the same.
+
+    A job that is resumed and finds its stamp is done: no intelligence is asked for.
+    """
     with await services.content.open(request.content) as opened:
         hashed = await _hash(services, opened, request.namespace)
-        text = await _stampable(services, opened)
+        text = await stampable(services, opened)
+    if _resumed():
+        wanted = once.Wanted(hashed.hash, request.file_path, request.namespace, text)
+        found = await once.standing(services.metadata, wanted)
+        if found is not None:
+            return _stamped(wanted, hashed.file_size_bytes, found, degraded=False)
     answer = await services.onextree.get_intelligence(request.context, tags=_tags(request.namespace))
     enriched = _enriched(answer, request.context, None)
     try:
@@ -74,7 +85,7 @@ async def stamp_file(services: Services, request: ask.StampFile) -> Stamped:
         )
     except ValidationError as error:
         raise ask.refusal(error) from error
-    return await _stamp(services, stamp, text)
+    return await _stamp(services, stamp, text, look=False)
 
 
 async def get_stamp(services: Services, request: ask.GetStamp) -> dict[str, Any] | None:
@@ -112,17 +123,18 @@ async def validate_protocol(services: Services, request: ask.ValidateProtocol) -
 
 
 async def batch_create_stamps(services: Services, request: ask.BatchCreateStamps) -> BatchStamped:
-    """Stamp several files with one call; what became of each is in the answer, in order."""
+    """Stamp several files with one call, each once (see `once`); the answer tells of each, in order."""
     items = [await _batch_item(services, item) for item in request.items]
     limit = services.content.settings.max_text_bytes
     if sum(len(item.get("content", "")) for item in items) > limit:
         raise ContentUnavailable(f"the texts of a batch are at most {limit} bytes together: make it smaller")
-    answer = await services.metadata.batch_create_stamps(items, request.namespace)
+    results = await once.batch(services.metadata, items, request.namespace)
+    successful = sum(bool(result.get("success")) for result in results)
     return BatchStamped(
-        total=answer.get("total", len(items)),
-        successful=answer.get("successful", 0),
-        failed=answer.get("failed", 0),
-        results=[{key: result[key] for key in result if key != "stamped_content"} for result in answer["results"]],
+        total=len(results),
+        successful=successful,
+        failed=len(results) - successful,
+        results=[{key: result[key] for key in result if key != "stamped_content"} for result in results],
     )
 
 
@@ -197,10 +209,16 @@ def _enriched(answer: IntelligenceResult, context: str, hashed: Hashed | None) -
     )
 
 
-async def _stamp(services: Services, request: ask.CreateStamp, text: str | None) -> Stamped:
+def _resumed() -> bool:
+    effect = idempotency.current()
+    return effect is not None and effect.resumed
+
+
+async def _stamp(services: Services, request: ask.CreateStamp, text: str | None, *, look: bool) -> Stamped:
     known = request.intelligence
     learned = {"intelligence": known, "context": known.get("context")} if known is not None else {}
-    answer = await services.metadata.create_stamp(
+    send = partial(
+        services.metadata.create_stamp,
         request.file_hash,
         request.file_path,
         request.file_size,
@@ -209,20 +227,28 @@ async def _stamp(services: Services, request: ask.CreateStamp, text: str | None)
         request.namespace,
         content=text,
     )
+    wanted = once.Wanted(request.file_hash, request.file_path, request.namespace, text)
+    answer = await once.stamp(services.metadata, wanted, lambda again: send(idempotent=again), look=look)
+    return _stamped(wanted, request.file_size, answer, degraded=request.degraded)
+
+
+def _stamped(wanted: once.Wanted, size: int, answer: dict[str, Any], *, degraded: bool) -> Stamped:
+    """Tell of a stamp; one that stands may say by itself whether it is degraded."""
+    told = answer.get("degraded")
     return Stamped(
-        path=request.file_path,
-        hash=request.file_hash,
-        file_size=request.file_size,
-        namespace=answer.get("namespace") or request.namespace,
+        path=wanted.file_path,
+        hash=wanted.file_hash,
+        file_size=size,
+        namespace=answer.get("namespace") or wanted.namespace,
         stamp_id=answer.get("stamp_id"),
         stamp_hash=answer.get("file_hash"),
         stamp=answer.get("stamp"),
         created_at=answer.get("created_at"),
-        degraded=request.degraded,
+        degraded=told if isinstance(told, bool) else degraded,
     )
 
 
-async def _stampable(services: Services, opened: Opened) -> str | None:
+async def stampable(services: Services, opened: Opened) -> str | None:
     """The text that is stamped; None for other content, where the service does without."""
     try:
         return opened.text(services.content.settings.max_text_bytes)
@@ -236,7 +262,7 @@ async def _stampable_text(services: Services, content: ContentRef | None) -> str
     if content is None:
         return None
     with await services.content.open(content) as opened:
-        return await _stampable(services, opened)
+        return await stampable(services, opened)
 
 
 async def _text(services: Services, content: ContentRef) -> str:

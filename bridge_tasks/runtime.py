@@ -20,6 +20,7 @@ from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient
 from bridge_tasks.content import ContentStore
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.ledger import JobLedger
+from bridge_tasks.ledger.runs import RunLedger
 from bridge_tasks.operations import Services
 from bridge_tasks.resilience.state.push import CircuitListener
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
@@ -67,6 +68,7 @@ class Runtime:
             socket_connect_timeout=REDIS_SECONDS,
         )
         self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger)
+        self.runs = RunLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.shared = SharedRedis(BlockingRedis(self._shared_redis))
         self._circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
         self.metadata = AsyncMetadataStampingClient(

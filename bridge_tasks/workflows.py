@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,16 +15,17 @@ from pydantic import ValidationError
 
 from bridge_tasks import correlation
 from bridge_tasks.content import file_content, vet
+from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.ledger.runs import Hashing, RunOptions
 from bridge_tasks.messages import HEADER
 from bridge_tasks.models.content import BlobContent, ContentRef, FileContent, InlineContent, UrlContent
-from bridge_tasks.models.requests import DEFAULT_NAMESPACE, StampFile, refusal
+from bridge_tasks.models.requests import DEFAULT_NAMESPACE, MAX_BATCH_ITEMS, StampFile, refusal
+from bridge_tasks.runs import CHUNK_BYTES, CHUNK_FILES, BulkRun, Source
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import create_stamp, generate_hash, get_intelligence
 from bridge_tasks.tasks import stamp_file as stamp_file_task
 
 S = TypeVar("S", bound=Signature[Any])
-
-Source = str | os.PathLike[str] | ContentRef
 
 
 def stamp_file(
@@ -67,6 +69,62 @@ def stamp_file(
         create_stamp.s(content=content, namespace=namespace, **job),
     )
     return correlated(steps, correlation_id)
+
+
+def stamp_files(
+    sources: Iterable[Source],
+    *,
+    context: str | Callable[[Source], str],
+    namespace: str = DEFAULT_NAMESPACE,
+    stamp_data: dict[str, Any] | None = None,
+    content_type: str | None = None,
+    hashing: Hashing = "service",
+    force: bool = False,
+    chunk_files: int = CHUNK_FILES,
+    chunk_bytes: int = CHUNK_BYTES,
+    correlation_id: UUID | str | None = None,
+    title: str = "files",
+) -> BulkRun:
+    """Plan a bulk run: many files as one thing, far cheaper for each than a job of its own.
+
+    Args:
+        sources: files under an allowed root, or other references to content; any number, read as they are sent.
+        context: what intelligence is asked about; once for each distinct text. A function is given the source.
+        namespace: where the stamps belong.
+        stamp_data: JSON to keep with each stamp, next to the intelligence.
+        content_type: MIME type of all.
+        hashing: `service`, or `local`: in the worker, with the same BLAKE3, one file of each chunk checked against
+            the service.
+        force: stamp what an earlier run has stamped and what has not changed since, too.
+        chunk_files: files that go to the service in one call, at most 1000.
+        chunk_bytes: their size together, at most.
+        correlation_id: carried through everything; by default the one bound here, else a new one.
+        title: what people call it.
+
+    Raises:
+        InvalidRequest: an argument is wrong; `field` and `reason` say which and why. (A file that is refused is an
+            outcome of the run, and holds nobody up.)
+    """
+    about = context if isinstance(context, str) else "…"
+    sample = InlineContent.of(b"")
+    request = stamp_request(
+        sample, context=about, namespace=namespace, stamp_data=stamp_data, content_type=content_type
+    )
+    if not 1 <= chunk_files <= MAX_BATCH_ITEMS:
+        raise InvalidRequest("chunk_files", f"must be 1 to {MAX_BATCH_ITEMS}")
+    if chunk_bytes < 1:
+        raise InvalidRequest("chunk_bytes", "must be at least 1")
+    if hashing not in ("service", "local"):
+        raise InvalidRequest("hashing", "must be service or local")
+    return BulkRun(
+        sources=sources,
+        options=RunOptions(request.namespace, request.stamp_data, request.content_type, hashing, force),
+        context=context,
+        chunk_files=chunk_files,
+        chunk_bytes=chunk_bytes,
+        correlation_id=correlation.parse(correlation_id) if correlation_id is not None else None,
+        title=title,
+    )
 
 
 def stamp_file_job(

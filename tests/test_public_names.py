@@ -25,6 +25,10 @@ from bridge_tasks.errors import (
     ConfigurationError,
     ContentUnavailable,
     InvalidRequest,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobUnknown,
     RateLimited,
     ServiceBusy,
     ServiceUnavailableError,
@@ -180,13 +184,17 @@ ERRORS: list[BridgeError] = [
     InvalidRequest("content.path", "does not exist"),
     ContentUnavailable("the blob has expired"),
     ConfigurationError("BRIDGE_REDIS_URL: is wrong"),
+    JobFailed("ValueError", "ValueError"),
+    JobExpired("it is too old", "age"),
+    JobCancelled("it was cancelled"),
+    JobUnknown("there is no record"),
     ClientError("it said no", 422, "VALIDATION_ERROR", None, {"results": [1]}),
     ServiceUnavailableError("it is down", 503, None, 7.5),
     CircuitBreakerError("the circuit is open", None, None, 12.0),
     ServiceBusy("it asked for patience", None, None, 3.0),
     RateLimited("the limit is used up", None, None, 0.5),
 ]
-FIELDS = ("message", "field", "reason", "status", "code", "retry_after", "data", "retryable")
+FIELDS = ("message", "field", "reason", "status", "code", "retry_after", "data", "retryable", "cause")
 
 
 def told(error: BaseException) -> dict[str, Any]:

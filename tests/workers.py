@@ -227,9 +227,17 @@ def idle(redis_url: str, documents: Path) -> Iterator[redis.Redis]:
 
 def _orchestrated(pool: Pool, documents: Path) -> Iterator[Pool]:
     pool.sandbox.heal()
+    forget_jobs(pool.redis_url)
     with orchestrating(_environment(pool.redis_url, documents)):
         yield pool
     pool.sandbox.heal()
+
+
+def forget_jobs(redis_url: str) -> None:
+    """Let no job of an earlier test stand for one of the next."""
+    with redis.Redis.from_url(redis_url) as client:
+        for key in client.scan_iter("bridge:key:*"):
+            client.delete(key)
 
 
 def _environment(redis_url: str, documents: Path) -> dict[str, str]:

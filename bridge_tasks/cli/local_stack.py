@@ -6,14 +6,14 @@ left running or on disk. Sees the environment that it is given, and changes none
 
 import importlib.util
 import json
+import re
 import secrets
-import socket
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,10 +24,10 @@ from redis.retry import Retry
 
 from bridge_tasks.cli.signals import ignore_signals, signals_held
 from bridge_tasks.errors import ConfigurationError, InvalidRequest
+from bridge_tasks.sandbox.ports import HOST, is_free
 from bridge_tasks.sandbox.processes import LocalProcess, ProcessFailed
 from bridge_tasks.sandbox.redis import URL_VARIABLE, GivenRedis, NoRedisServer, PrivateRedis
 
-_HOST = "127.0.0.1"
 _START_SECONDS = 30.0
 _WORKER_GRACE_SECONDS = 5.0
 _OTHERS_GRACE_SECONDS = 2.0
@@ -36,6 +36,8 @@ _OTHERS_GRACE_SECONDS = 2.0
 _SANDBOX_NEEDS = ("fastapi", "uvicorn", "python_multipart", "blake3")
 _PROGRAM = (sys.executable, "-P", "-m")
 """-P: a `celery.py` in the working directory is somebody's script, not Celery."""
+
+_FLOWER_IS_AT = re.compile(rf"Visit me at (http://{re.escape(HOST)}:\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,8 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
             with signals_held():
                 return process.start()
 
-        try:
-            sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
-            metadata_url, onextree_url = _announced_urls(sandbox)
-        except ProcessFailed:  # a wished port may be taken between our look and its use: then any will do
-            anywhere = replace(plan, metadata_port=0, onextree_port=0)
-            sandbox = start("sandbox-again", _sandbox_arguments(anywhere, root), {}, _OTHERS_GRACE_SECONDS)
-            metadata_url, onextree_url = _announced_urls(sandbox)
+        sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
+        metadata_url, onextree_url = _announced_urls(sandbox)
         variables = {
             "BRIDGE_REDIS_URL": redis_url,
             "BRIDGE_BROKER_URL": redis_url,
@@ -150,16 +147,28 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
             "BRIDGE_ONEXTREE__URLS": onextree_url,
             "BRIDGE_CONTENT__ROOTS": root,
         }
-        flower = None if plan.flower_port is None else _flower(plan.flower_port)
-        others = [sandbox]
-        if flower:
-            # The password is in Flower's environment: a command line can be read by every user of the machine.
-            secret = {"FLOWER_BASIC_AUTH": f"{flower.user}:{flower.password}"}
-            others.append(start("flower", _flower_arguments(flower), variables | secret, _OTHERS_GRACE_SECONDS))
+        # The password is in Flower's environment: a command line can be read by every user of the machine.
+        user, password = "bridge", secrets.token_urlsafe(12)
+        secret = {"FLOWER_BASIC_AUTH": f"{user}:{password}"}
+
+        def start_flower(port: int) -> LocalProcess:
+            return start("flower", _flower_arguments(port), variables | secret, _OTHERS_GRACE_SECONDS)
+
+        observer = None
+        if plan.flower_port is not None:
+            observer = start_flower(plan.flower_port if is_free(plan.flower_port) else 0)
         worker = start("worker", _worker_arguments(plan), variables, _WORKER_GRACE_SECONDS)
         worker.wait_ready(lambda: _worker_answers(redis_url), _START_SECONDS)
-        if flower:
-            others[-1].wait_ready(lambda: _page_answers(f"{flower.url}/healthcheck"), _START_SECONDS)
+        others, flower = [sandbox], None
+        if observer:
+            try:
+                url = _flower_url(observer)
+            except ProcessFailed as error:
+                if not error.port_taken:
+                    raise
+                observer = start_flower(0)  # which takes one and listens at once: nobody comes between
+                url = _flower_url(observer)
+            others, flower = [sandbox, observer], Flower(url, user, password)
         stopping.callback(ignore_signals)  # the first thing done at the end: nothing may cut the rest short
         yield LocalStack(redis_url, metadata_url, onextree_url, flower, variables, worker, tuple(others))
 
@@ -209,10 +218,13 @@ def _transferable(root: Path) -> str:
 
 
 def _sandbox_arguments(plan: Plan, root: str) -> list[str]:
-    wished = {"--metadata-port": plan.metadata_port, "--onextree-port": plan.onextree_port}
-    ports = {option: port if _is_free(port) else 0 for option, port in wished.items()}
-    options = {"--dialect": plan.dialect, "--tree": root, **ports}
-    return ["bridge_tasks.sandbox", *(str(part) for option in options.items() for part in option)]
+    options = {
+        "--dialect": plan.dialect,
+        "--tree": root,
+        "--metadata-port": str(plan.metadata_port),
+        "--onextree-port": str(plan.onextree_port),
+    }
+    return ["bridge_tasks.sandbox", "--or-any-port", *(part for option in options.items() for part in option)]
 
 
 def _worker_arguments(plan: Plan) -> list[str]:
@@ -222,14 +234,9 @@ def _worker_arguments(plan: Plan) -> list[str]:
     return ["celery", "-A", "bridge_tasks.app", "worker", *alone, *given]
 
 
-def _flower_arguments(flower: Flower) -> list[str]:
-    port = flower.url.rpartition(":")[2]
-    return ["celery", "-A", "bridge_tasks.app", "flower", f"--address={_HOST}", f"--port={port}"]
-
-
-def _flower(wished: int) -> Flower:
-    port = wished if wished and _is_free(wished) else _any_port()  # Flower knows no "any"
-    return Flower(f"http://{_HOST}:{port}", "bridge", secrets.token_urlsafe(12))
+def _flower_arguments(port: int) -> list[str]:
+    options = (f"--address={HOST}", f"--port={port}", "--logging=info")  # its log tells the port
+    return ["celery", "-A", "bridge_tasks.app", "flower", *options]
 
 
 def _announced_urls(sandbox: LocalProcess) -> tuple[str, str]:
@@ -246,6 +253,18 @@ def _announced_urls(sandbox: LocalProcess) -> tuple[str, str]:
     return announced["metadata_url"], announced["onextree_url"]
 
 
+def _flower_url(process: LocalProcess) -> str:
+    """Wait until Flower answers where it says it is: where we wanted it to be, somebody else's may answer."""
+
+    def announced() -> list[str]:
+        return _FLOWER_IS_AT.findall(process.log.read_text())
+
+    process.wait_ready(lambda: bool(announced()), _START_SECONDS)
+    url = announced()[-1]
+    process.wait_ready(lambda: _page_answers(f"{url}/healthcheck"), _START_SECONDS)
+    return url
+
+
 def _worker_answers(redis_url: str) -> bool:
     with Celery(broker=redis_url, set_as_current=False) as client:
         return bool(client.control.inspect(timeout=0.5, limit=1).ping())
@@ -257,20 +276,3 @@ def _page_answers(url: str) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _any_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

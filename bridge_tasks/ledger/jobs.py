@@ -4,22 +4,21 @@ Written once for both drivers: over a blocking Redis client nothing in it suspen
 they are; whoever asks decides what they mean. (Messages are written by `broker`, which sends them.)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import redis
-
 from bridge_tasks.ledger import keys
+from bridge_tasks.ledger.commands import run, text
 from bridge_tasks.ledger.envelope import Envelope
 from bridge_tasks.ledger.records import MICROSECONDS, DeadLetter, JobRecord, Outcome, State, pairs
 from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
 
 PUT = Script("put", __package__)
 _BEGIN = Script("begin", __package__)
-_FINISH = Script("finish", __package__)
+_FINISH = Script("finish", __package__, "advance")
 _WATCH = Script("watch", __package__)
-_REQUEUE = Script("requeue", __package__)
+_REQUEUE = Script("requeue", __package__, "advance")
 _CANCEL = Script("cancel", __package__)
 
 _MANY = 500
@@ -82,7 +81,7 @@ class JobLedger:
             lease: seconds.
         """
         ages = (int(lease * MICROSECONDS), int(self._rules.max_age * MICROSECONDS))
-        verdict, told = _two(await self._run(_BEGIN, [keys.JOB + name], [name, rank, worker, *ages]))
+        verdict, told = _two(await run(self._client, _BEGIN, [keys.JOB + name], [name, rank, worker, *ages]))
         if verdict == "run":
             return Claim("run", runs=int(told))
         if verdict in ("busy", "old"):
@@ -101,14 +100,14 @@ class JobLedger:
             How many dead letters had to go for it; None if it had ended before, or has no record.
         """
         arguments = [name, outcome.state, outcome.dumps(), self._keep, self._rules.dead_letters, state or ""]
-        dropped = int(await self._run(_FINISH, [keys.JOB + name], arguments))
+        dropped = int(await run(self._client, _FINISH, [keys.JOB + name], arguments))
         return None if dropped < 0 else dropped
 
     async def hand_over(self, name: str) -> None:
         """Note that a task leaves its id to another one (`Task.replace`), whose message may take its time."""
         queue = await self._client.execute_command("HGET", keys.JOB + name, "queue")
         if queue is not None:
-            await self._client.execute_command("ZREM", keys.OPEN + _text(queue), name)
+            await self._client.execute_command("ZREM", keys.OPEN + text(queue), name)
 
     async def find(self, name: str) -> JobRecord | None:
         """Return a record."""
@@ -118,12 +117,12 @@ class JobLedger:
     async def by_correlation(self, correlation_id: str, limit: int = 1000) -> list[str]:
         """Return the ids of the jobs with a correlation id, oldest first."""
         found = await self._client.execute_command("ZRANGE", keys.CORRELATION + correlation_id, 0, limit - 1)
-        return [_text(name) for name in found]
+        return [text(name) for name in found]
 
     async def by_file(self, path: str) -> str | None:
         """Return the id of the latest job about a file (its real path)."""
         found = await self._client.execute_command("GET", keys.FILE + keys.file_digest(path))
-        return None if found is None else _text(found)
+        return None if found is None else text(found)
 
     async def watch(self, names: Sequence[str], channel: str) -> dict[str, Outcome | None]:
         """Say how jobs stand, and have the end of those that go on published on `channel`.
@@ -134,7 +133,7 @@ class JobLedger:
         known: dict[str, Outcome | None] = {}
         for begin in range(0, len(names), _MANY):
             some = names[begin : begin + _MANY]
-            answers = await self._run(_WATCH, [keys.JOB + name for name in some], [channel])
+            answers = await run(self._client, _WATCH, [keys.JOB + name for name in some], [channel])
             for name, answer in zip(some, answers, strict=True):
                 state, outcome = _two(answer)
                 if state in ("waiting", "running"):
@@ -145,7 +144,7 @@ class JobLedger:
 
     async def cancel(self, name: str) -> str:
         """Cancel a job; what has begun goes on. Returns its state now, "" where there is no record."""
-        return _text(await self._run(_CANCEL, [keys.JOB + name], [self._keep]))
+        return text(await run(self._client, _CANCEL, [keys.JOB + name], [self._keep]))
 
     async def whole(self, name: str) -> None:
         """Note that all of a job was sent."""
@@ -154,7 +153,7 @@ class JobLedger:
     async def dead(self, limit: int = 1000) -> list[DeadLetter]:
         """Return the dead letters, latest first."""
         names = await self._client.execute_command("ZRANGE", keys.DEAD, 0, limit - 1, "REV")
-        found = [await self.dead_letter(_text(name)) for name in names]
+        found = [await self.dead_letter(text(name)) for name in names]
         return [letter for letter in found if letter is not None]
 
     async def dead_letter(self, name: str) -> DeadLetter | None:
@@ -188,11 +187,12 @@ class JobLedger:
         """
         wanted = ("message", "queue", "queued", "runs", "state")
         known = await self._client.execute_command("HMGET", keys.JOB + name, *wanted)
-        message, queue, since, runs, now = (None if value is None else _text(value) for value in known)
+        message, queue, since, runs, now = (None if value is None else text(value) for value in known)
         if message is None or queue is None or now != state or queued not in (None, int(since or 0)):
             return False
         envelope = Envelope.loads(message).fresh(anew=anew)
-        done = await self._run(
+        done = await run(
+            self._client,
             _REQUEUE,
             [keys.JOB + name, queue],
             [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
@@ -211,30 +211,19 @@ class JobLedger:
             names = await self._client.execute_command(
                 "ZRANGE", keys.OPEN + queue, "-inf", until, "BYSCORE", "LIMIT", 0, limit
             )
-            found += [_text(name) for name in names]
+            found += [text(name) for name in names]
         return found
 
     async def queues(self) -> list[str]:
         """Return the lists that jobs were put into: of a queue, one for each priority."""
-        return sorted(_text(name) for name in await self._client.execute_command("SMEMBERS", keys.QUEUES))
+        return sorted(text(name) for name in await self._client.execute_command("SMEMBERS", keys.QUEUES))
 
     async def now(self) -> int:
         """Return Redis's clock, in microseconds."""
         seconds, rest = await self._client.execute_command("TIME")
         return int(seconds) * MICROSECONDS + int(rest)
 
-    async def _run(self, script: Script, names: Sequence[str], arguments: Iterable[Any]) -> Any:
-        tail = (len(names), *names, *arguments)
-        try:
-            return await self._client.execute_command("EVALSHA", script.digest, *tail)
-        except redis.exceptions.NoScriptError:
-            return await self._client.execute_command("EVAL", script.source, *tail)
-
 
 def _two(answer: Sequence[Any]) -> tuple[str, str]:
     first, *rest = answer
-    return _text(first), _text(rest[0]) if rest else ""
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return text(first), text(rest[0]) if rest else ""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.idempotency import PATTERN
 from bridge_tasks.models.content import ContentRef
 from bridge_tasks.models.fields import (
     ContentType,
@@ -40,6 +41,10 @@ MAX_BATCH_ITEMS = 1000
 
 MAX_WARM_CONTEXTS = 1000
 """As many as the cache holds by default."""
+
+
+RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
+"""A UUID as text."""
 
 
 class TaskRequest(Frozen):
@@ -156,7 +161,7 @@ class ValidateProtocol(TaskRequest):
 
 
 class BatchItem(Frozen):
-    """One stamp of a batch; its own namespace wins over the batch's."""
+    """One stamp of a batch; its own namespace and idempotency key win over those of the batch's job."""
 
     id: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None
     file_hash: FileHash
@@ -166,6 +171,7 @@ class BatchItem(Frozen):
     content_type: ContentType | None = None
     namespace: Namespace | None = None
     content: ContentRef | None = None
+    idempotency_key: Annotated[str, StringConstraints(pattern=f"^{PATTERN.pattern}$")] | None = None
 
 
 class BatchCreateStamps(TaskRequest):
@@ -224,6 +230,13 @@ class StampFile(TaskRequest):
         if taken:
             raise ValueError(f"must not hold {', '.join(sorted(taken))}: the job writes it")
         return stamp_data
+
+
+class StampChunk(TaskRequest):
+    """Stamp one chunk of the files of a bulk run; what they are is in the run's record."""
+
+    run: RunId
+    number: Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
 
 
 class WarmCache(TaskRequest):

@@ -73,6 +73,15 @@ class BatchStamped(Frozen):
     results: list[dict[str, Any]]
 
 
+class ChunkStamped(Frozen):
+    """How many of a chunk's files ended how; `alone` are those that go on as jobs of their own."""
+
+    succeeded: int
+    failed: int
+    cancelled: int
+    alone: int
+
+
 class ServiceHealth(Frozen):
     """One service as a worker sees it."""
 

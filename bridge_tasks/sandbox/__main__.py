@@ -5,6 +5,7 @@ Prints one line of JSON with both URLs when they answer, and ends on SIGTERM or 
 
 import argparse
 import asyncio
+import errno
 import json
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from bridge_tasks.sandbox import metadata_service, onextree_service
+from bridge_tasks.sandbox.ports import HOST
 from bridge_tasks.sandbox.refusals import Dialect
-from bridge_tasks.sandbox.server import HOST, SandboxServer, serve_until_signalled
+from bridge_tasks.sandbox.server import SandboxServer, serve_until_signalled
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bridge_tasks.sandbox", description="Run both services.")
     parser.add_argument("--metadata-port", type=int, default=8053, help="0 takes a free one")
     parser.add_argument("--onextree-port", type=int, default=8058, help="0 takes a free one")
+    parser.add_argument("--or-any-port", action="store_true", help="instead of a port that is taken, a free one")
     parser.add_argument("--dialect", choices=("service", "guide"), default="service")
     parser.add_argument("--tree", type=Path, help="the directory that OnexTree indexes")
     parser.add_argument("--database", type=Path, help="a SQLite file for the stamps; default: in memory")
@@ -38,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             onextree_port=options.onextree_port,
             host=options.host,
             heeds_keys=options.keys,
+            or_any_port=options.or_any_port,
         )
     except (OSError, ValueError) as error:
         parser.error(f"cannot start: {error}")
@@ -54,8 +58,11 @@ def prepare(
     onextree_port: int,
     host: str = HOST,
     heeds_keys: bool = True,
+    or_any_port: bool = False,
 ) -> tuple[SandboxServer, SandboxServer]:
     """Make both services, MetadataStamping first, on ports that are theirs from now on.
+
+    Instead of a port that is taken, they have a free one if `or_any_port`.
 
     Raises:
         OSError: a port, the tree or the database cannot be had; of a port, the message names it.
@@ -64,8 +71,8 @@ def prepare(
     metadata = metadata_service.create_app(dialect, database or ":memory:", heeds_keys=heeds_keys)
     onextree = onextree_service.create_app(dialect, tree)
     return (
-        _server(metadata, metadata_port, host, "--metadata-port"),
-        _server(onextree, onextree_port, host, "--onextree-port"),
+        _server(metadata, metadata_port, host, "--metadata-port", or_any_port),
+        _server(onextree, onextree_port, host, "--onextree-port", or_any_port),
     )
 
 
@@ -78,10 +85,12 @@ def serve(metadata: SandboxServer, onextree: SandboxServer) -> None:
     asyncio.run(serve_until_signalled([metadata, onextree], announce))
 
 
-def _server(app: FastAPI, port: int, host: str, option: str) -> SandboxServer:
+def _server(app: FastAPI, port: int, host: str, option: str, or_any_port: bool) -> SandboxServer:
     try:
         return SandboxServer(app, port, host)
     except OSError as error:
+        if or_any_port and error.errno == errno.EADDRINUSE:
+            return SandboxServer(app, 0, host)
         raise OSError(f"port {port}: {error.strerror}; {option} chooses another, 0 a free one") from error
 
 

@@ -4,6 +4,7 @@ Signals only what it started. On Linux a child also ends when its parent dies, h
 """
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -18,10 +19,16 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
+_IN_USE = os.strerror(errno.EADDRINUSE)
 
 
 class ProcessFailed(RuntimeError):  # noqa: N818 - a state of the child, told with the end of its log
     """A child ended, or was not ready in time; the message ends with the last lines of its log."""
+
+    @property
+    def port_taken(self) -> bool:
+        """Whether the log tells that somebody else listens where the child wanted to."""
+        return _IN_USE in str(self)
 
 
 class LocalProcess:

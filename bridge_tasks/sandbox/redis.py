@@ -1,4 +1,4 @@
-"""A Redis for a machine that has none: on a free port of 127.0.0.1, in a temporary directory, gone at exit.
+"""A Redis for a machine that has none: on a port of 127.0.0.1 of its own, in a temporary directory, gone at exit.
 
 Never touches a Redis it did not start, and never listens beyond this machine.
 """
@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,11 +18,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bridge_tasks.sandbox.ports import HOST, HeldPort
 from bridge_tasks.sandbox.processes import LocalProcess, ProcessFailed
 
 URL_VARIABLE = "BRIDGE_REDIS_URL"
 
-_HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
 _ONCE = Retry(NoBackoff(), 0)
 
@@ -58,7 +57,7 @@ class PrivateRedis:
         self._append_only = append_only
         self._fsync = fsync
         self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._port: int | None = None
+        self._port: HeldPort | None = None
         self._process: LocalProcess | None = None
 
     def __enter__(self) -> Self:
@@ -69,19 +68,19 @@ class PrivateRedis:
 
     @property
     def port(self) -> int:
-        """The port, which stays the same from the first start on.
+        """The port, which stays the same, and its own, from the first start on.
 
         Raises:
             RuntimeError: it was never started.
         """
         if self._port is None:
             raise RuntimeError("this Redis has not been started")
-        return self._port
+        return self._port.number
 
     @property
     def url(self) -> str:
         """The URL of database 0."""
-        return f"redis://{_HOST}:{self.port}/0"
+        return f"redis://{HOST}:{self.port}/0"
 
     def start(self) -> Self:
         """Start it; the first time on a free port, later on the same one.
@@ -92,15 +91,17 @@ class PrivateRedis:
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="bridge-redis-", ignore_cleanup_errors=True)
         if self._port is not None:
-            self._launch(self._port, Path(self._directory.name))
+            self._launch(self._port.number, Path(self._directory.name))
             return self
         for attempt in range(_PORT_ATTEMPTS):
-            port = _free_port()
+            port = HeldPort()
             try:
-                self._launch(port, Path(self._directory.name))
-            except ProcessFailed as error:
-                # Somebody may have taken the port since it was found free; anything else is no bad luck.
-                if "already in use" not in str(error) or attempt == _PORT_ATTEMPTS - 1:
+                self._launch(port.number, Path(self._directory.name))
+            except BaseException as error:
+                port.release()
+                # Somebody may have asked for this very port; anything else is no bad luck.
+                unlucky = isinstance(error, ProcessFailed) and error.port_taken
+                if not unlucky or attempt == _PORT_ATTEMPTS - 1:
                     raise
             else:
                 self._port = port
@@ -135,6 +136,8 @@ class PrivateRedis:
     def close(self) -> None:
         """End it and remove its directory; may be repeated."""
         self.stop()
+        if self._port:
+            self._port.release()
         if self._directory:
             self._directory.cleanup()
             self._directory = None
@@ -144,7 +147,7 @@ class PrivateRedis:
         process = LocalProcess(
             [
                 self._program,
-                *("--bind", _HOST, "--protected-mode", "yes", "--port", str(port)),
+                *("--bind", HOST, "--protected-mode", "yes", "--port", str(port)),
                 *("--dir", str(directory), "--save", "", "--appendonly", keep, "--appendfsync", self._fsync),
                 *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
             ],
@@ -194,15 +197,8 @@ def find_server() -> str:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _answers(port: int, pid: int) -> bool:
     """Tell whether the server at `port` is the very process `pid`, and not another one that was quicker."""
-    with suppress(redis.RedisError), redis.Redis(host=_HOST, port=port, socket_timeout=1, retry=_ONCE) as client:
+    with suppress(redis.RedisError), redis.Redis(host=HOST, port=port, socket_timeout=1, retry=_ONCE) as client:
         return bool(client.info("server")["process_id"] == pid)
     return False

@@ -1,7 +1,7 @@
 """Serve applications on ports of 127.0.0.1: in a thread for tests, several in one process for the command line.
 
-Never listens on another address unless told to, as in a container. Owns the listening socket, so it can refuse
-connections without losing the port.
+Never listens on another address unless told to, as in a container. Holds the port beside the socket that listens,
+so it can refuse connections without losing it.
 """
 
 import asyncio
@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bridge_tasks.sandbox.ports import HOST, HeldPort, bound
 from bridge_tasks.sandbox.wire import WIRE
-
-HOST = "127.0.0.1"
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 10.0
@@ -32,7 +31,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for zero seconds: clo
 class SandboxServer(uvicorn.Server):
     """One application on one port; port 0 takes a free one.
 
-    The port is bound at once, so `url` is known, and nobody else can take it, before the server runs.
+    It listens at once, so `url` is known, and nobody else can take the port, before the server runs. Who connects
+    meanwhile waits.
 
     Raises:
         OSError: the port is taken.
@@ -40,8 +40,9 @@ class SandboxServer(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, port: int = 0, host: str = HOST) -> None:
         self._host = host
-        self._listeners = [_bound(host, port)]
-        self.port: int = self._listeners[0].getsockname()[1]
+        self._held = HeldPort(port, host)
+        self.port = self._held.number
+        self._listeners = [self._listener()]
         self.url = f"http://{HOST}:{self.port}"
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,7 +68,10 @@ class SandboxServer(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on the port that the constructor bound, until `stop`."""
-        await super().serve(sockets or self._listeners)
+        try:
+            await super().serve(sockets or self._listeners)
+        finally:
+            self._held.release()
 
     async def main_loop(self) -> None:
         """Wait for `stop`, refreshing the date header; the inherited loop would look ten times a second."""
@@ -108,10 +112,23 @@ class SandboxServer(uvicorn.Server):
             server.close()
         self._listeners[0].close()
         # Bound but not listening: the kernel refuses connections, and nobody can take the port meanwhile.
-        self._listeners[0] = _bound(self._host, self.port)
+        self._listeners[0] = bound(self._host, self.port)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         self._reopening = asyncio.create_task(self._reopen_after(seconds))
+
+    def _listener(self) -> socket.socket:
+        """Listen on the port that is held: somebody else may hold it as well, but only one can do this."""
+        listener: socket.socket | None = None
+        try:
+            listener = bound(self._host, self.port)
+            listener.listen()
+        except OSError:
+            if listener:
+                listener.close()
+            self._held.release()
+            raise
+        return listener
 
     async def _reopen_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -172,15 +189,3 @@ def _wait_until_started(server: SandboxServer, thread: threading.Thread) -> None
         if not thread.is_alive() or time.monotonic() > deadline:
             raise RuntimeError(f"the sandbox server did not start on port {server.port}")
         time.sleep(_POLL_SECONDS)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    # asyncio turns Nagle's algorithm off only on sockets that name their protocol; with it, answers take 40 ms.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -10,6 +10,7 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from celery import Task
@@ -22,7 +23,8 @@ from bridge_tasks import correlation, events, idempotency
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
 from bridge_tasks.errors import BridgeError, InvalidRequest
-from bridge_tasks.ledger import Outcome
+from bridge_tasks.idempotency import Effect
+from bridge_tasks.ledger import Claim, Outcome
 from bridge_tasks.messages import HEADER, WAITS
 from bridge_tasks.models.content import describe
 from bridge_tasks.models.requests import TaskRequest, refusal
@@ -107,16 +109,15 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         """Run here and now: parse, work within the deadline, answer plain JSON; put back what may pass."""
         began = time.monotonic()
         subject = None
-        effect = None
+        claim = None
         try:
             if self._queued:
                 claim = claiming.claim(self.request)
                 if claim.outcome is not None:
                     return claim.outcome.result
-                effect = claiming.effect(str(self.request.id), claim)
             request = self.parse(args, kwargs)
             subject = _subject(request)
-            with idempotency.bound(effect), within(load().task.deadline):
+            with within(load().task.deadline), self._once(claim):
                 answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
             self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
@@ -150,6 +151,13 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         if not self.request.is_eager:
             claiming.hand_over(str(self.request.id))
         return super().replace(sig)
+
+    def _once(self, claim: Claim | None) -> AbstractContextManager[object]:
+        """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""
+        if claim is None:
+            return nullcontext()
+        again = claim.runs > 0 or self.request.retries > 0 or bool((self.request.headers or {}).get("redelivered"))
+        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=again))
 
     def _may_retry(self, error: BridgeError) -> bool:
         if not error.retryable or self.request.called_directly:

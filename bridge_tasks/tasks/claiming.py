@@ -10,9 +10,8 @@ from typing import Any
 import redis
 from celery.exceptions import Ignore
 
-from bridge_tasks import events, idempotency
+from bridge_tasks import events
 from bridge_tasks.errors import BridgeError, JobExpired, JobFailed
-from bridge_tasks.idempotency import Effect
 from bridge_tasks.ledger import Claim, Outcome
 from bridge_tasks.ledger.workers import this_worker
 from bridge_tasks.messages import rank_of
@@ -54,12 +53,6 @@ def claim(request: Any) -> Claim:
     if said.verdict == "succeeded":
         events.emit(events.RunSpared(request.id, said.verdict))
     return said
-
-
-def effect(task_id: str, claimed: Claim) -> Effect:
-    """Return what a run of a task is to bring about: the same for all its runs, so that services do it once."""
-    key = task_id if idempotency.PATTERN.fullmatch(task_id) else idempotency.key_of(task_id)
-    return Effect(key, resumed=claimed.runs > 0)
 
 
 def note(task_id: str, outcome: Outcome) -> None:

@@ -135,8 +135,9 @@ def test_an_outage_with_a_warm_cache_keeps_answering_and_costs_no_request_once_t
         "BRIDGE_ONEXTREE__CACHE_RULES__EARLY_REFRESH": "0",
     }
     with fleet(2, short_lived) as members:
+        # One of them warms it for both: between two, an answer might grow stale.
         for context in contexts:
-            all_answers(members, context, 1)
+            all_answers(members[:1], context, 1)
         assert asked(service) == len(contexts)
         service.inject(Status(code=503))
         wait(0.7)
@@ -155,7 +156,10 @@ def test_an_outage_with_a_warm_cache_keeps_answering_and_costs_no_request_once_t
 def test_a_process_killed_while_it_asks_costs_the_others_a_lease_and_nothing_else(
     environment: dict[str, str], service: RunningService
 ) -> None:
-    with fleet(2, environment | {"BRIDGE_ONEXTREE__CACHE_RULES__LEASE": str(LEASE)}) as (waiter, parent):
+    # Only who is to be killed has so short a lease: those who live may need longer than that for their answer, on
+    # a busy machine, and a lease that ran out meanwhile would rightly let another ask.
+    short = environment | {"BRIDGE_ONEXTREE__CACHE_RULES__LEASE": str(LEASE)}
+    with fleet(1, environment) as (waiter,), fleet(1, short) as (parent,):
         waiter.tell("before", 1)
         waiter.answers()
         for number in range(KILLS):

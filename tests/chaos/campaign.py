@@ -182,7 +182,7 @@ class Campaign:
                 continue
             victim = chance.choice(victims)
             children = _children(victim.pid) if victim.name.startswith("prefork") else []
-            if children and chance.random() < 0.25:  # noqa: PLR2004 - a quarter
+            if children and chance.random() < 0.25:
                 with suppress(ProcessLookupError):
                     os.kill(chance.choice(children), signal.SIGKILL)
                 self.counts.children += 1

@@ -1,4 +1,4 @@
-"""What we are compared with: plain Celery with the safest settings that it has, and tasks that call with bare httpx.
+"""What we are compared with: plain Celery with its safest settings, and tasks that call with bare httpx.
 
 It imports nothing of `bridge_tasks`: the same jobs, the same services, the same Redis, and all that its own manual
 and its issues advise (acknowledge late, redeliver soon, requeue when a child dies, retry what fails).
@@ -13,7 +13,7 @@ from celery import Celery, Task
 app = Celery("plain", broker=os.environ.get("PLAIN_REDIS_URL"), backend=os.environ.get("PLAIN_REDIS_URL"))
 
 VISIBILITY = 30
-"""Seconds: three times the longest task, so that what a dead worker held comes back soon, and nothing else does."""
+"""Seconds: several times the longest task, so that what a dead worker held comes back soon, and nothing else."""
 
 _ENDURING = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
 

@@ -107,7 +107,7 @@ class Ours:
         listed = list(names)
         known = current.run(current.ledger.watch(listed, ""))
         return {
-            name: "unknown" if name not in known else outcome.state if (outcome := known[name]) else "open"
+            name: "unknown" if name not in known else str(outcome.state) if (outcome := known[name]) else "open"
             for name in listed
         }
 

@@ -45,6 +45,7 @@ class Verdict:
         lost: accepted, and never ended; or the service never did what the job says it did.
         twice: done more than once.
         contrary: stamped though it failed.
+        failed: neither stamped nor said to be: a service said no, or nonsense. That is an outcome, and nothing wrong.
         leftovers: what is in the ledger's indexes when nothing is to be done.
     """
 
@@ -64,8 +65,8 @@ def judge(accepted: list[Accepted], states: dict[str, str], effects: dict[str, i
     """Compare what was accepted with what was done. Pure."""
     verdict = Verdict()
     for job in accepted:
-        told = f"{job.name} ({job.kind}, {job.text!r}): {states[job.name]}, done {effects.get(f'/{job.text}', 0)}×"
         done = effects.get(f"/{job.text}", 0)
+        told = f"{job.name} ({job.kind}, {job.text!r}): {states[job.name]}, done {done} times"
         if states[job.name] not in OVER or (states[job.name] == "succeeded" and not done):
             verdict.lost.append(told)
         elif states[job.name] != "succeeded":
@@ -132,6 +133,8 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
         print(json.dumps(figures))  # noqa: T201 - asked for
     line = f"{len(campaign.accepted):,} jobs, {counts.kills} kills, {counts.restarts} restarts: "
     line += f"{len(verdict.lost)} lost, {len(verdict.twice)} stamped twice"
+    if verdict.failed:
+        line += f" ({len(verdict.failed)} failed, and say so)"
     if verdict.contrary or verdict.leftovers:
         line += f", {len(verdict.contrary)} with a wrong outcome, {len(verdict.leftovers)} left over"
     print(line, flush=True)  # noqa: T201 - the verdict
@@ -180,6 +183,8 @@ def _leftovers(redis_url: str) -> list[str]:
 def _report(side: Side, verdict: Verdict, directory: Path) -> None:
     told: dict[str, Any] = asdict(verdict)
     for name, jobs in told.items():
+        if name == "failed":
+            continue
         for job in jobs[:_TOLD]:
             print(f"{name}: {job}")  # noqa: T201 - the report
             if name != "leftovers":

@@ -52,7 +52,8 @@ def refused(path: str | Path, settings: ContentSettings) -> str:
 def test_a_file_under_a_root_is_referred_to_with_its_size_and_read(root: Path, settings: ContentSettings) -> None:
     content = file_content(root / "inner" / "a.txt", settings)
 
-    assert content == FileContent(path=str(root / "inner" / "a.txt"), size=5)
+    file = root / "inner" / "a.txt"
+    assert content == FileContent(path=str(file), size=5, modified=file.stat().st_mtime_ns)
     assert read(open_file(content, settings)) == b"hello"
 
 

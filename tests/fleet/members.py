@@ -143,7 +143,7 @@ def fleet(plan: Plan) -> list[Told]:
 
 
 def killed_probes(plan: Plan) -> list[Told]:
-    """Have probes killed one after the other; tell how long the place of each was lost."""
+    """Have probes killed one after the other; tell how long the place of each was lost, and how long taken."""
     ours = store(plan)
     config = CircuitBreakerConfig(**plan["config"])
     collected = []
@@ -157,17 +157,21 @@ def killed_probes(plan: Plan) -> list[Told]:
         child = os.fork()
         if child == 0:
             theirs = store(plan)
-            while not isinstance(drive(theirs.admit(plan["lease"]))[0], Permit):
+            while True:
+                asked = time.monotonic()
+                if isinstance(drive(theirs.admit(plan["lease"]))[0], Permit):
+                    break
                 time.sleep(0.005)
-            os.write(writer, b".")
+            os.write(writer, json.dumps(asked).encode())
             time.sleep(60)
-        os.read(reader, 1)
+        taken = json.loads(os.read(reader, 64))  # by the same clock: it is the machine's
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         began = time.monotonic()
         while not isinstance(permit := drive(ours.admit(plan["lease"]))[0], Permit):
             time.sleep(0.002)
-        collected.append({"lost": time.monotonic() - began})
+        free = time.monotonic()
+        collected.append({"lost": free - began, "taken": free - taken})
         drive(ours.record(permit, Outcome.NEUTRAL))
         os.close(reader)
         os.close(writer)

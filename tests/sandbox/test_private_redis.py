@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bridge_tasks.sandbox import redis as sandbox_redis
+from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import GivenRedis, NoRedisServer, PrivateRedis, find_server, private_redis
 
 
@@ -77,14 +78,33 @@ def test_two_have_ports_of_their_own() -> None:
         assert one.port != other.port
 
 
-def test_a_port_taken_meanwhile_is_given_up_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    with PrivateRedis() as first:
-        free = sandbox_redis._free_port
-        ports = iter([first.port, free()])
-        monkeypatch.setattr(sandbox_redis, "_free_port", lambda: next(ports))
+def test_a_port_that_somebody_takes_at_the_last_moment_is_given_up_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = LocalProcess.start
+    with ExitStack() as closing:
+        taken: list[int] = []
 
-        with PrivateRedis() as second:
-            assert second.port != first.port
+        def snatched(process: LocalProcess) -> LocalProcess:
+            if not taken:
+                taken.append(int(process.command[process.command.index("--port") + 1]))
+                closing.enter_context(socket.create_server(("127.0.0.1", taken[0])))
+            return begin(process)
+
+        monkeypatch.setattr(LocalProcess, "start", snatched)
+        server = closing.enter_context(PrivateRedis())
+        with client_of(server.url) as client:
+            assert client.ping()
+        assert [server.port] != taken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one hold a port that another listens on")
+def test_while_it_is_dead_nobody_gets_its_port() -> None:
+    with PrivateRedis() as server, socket.socket() as stranger:
+        server.kill()
+        with pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", server.port))
+        server.start()
 
 
 def test_the_redis_of_the_environment_is_used_and_left_alone() -> None:

@@ -32,7 +32,8 @@ from bridge_tasks.resilience.policy.breaker import (
 )
 from bridge_tasks.resilience.state.circuit_script import key
 from bridge_tasks.resilience.state.push import CircuitListener
-from bridge_tasks.resilience.state.redis_circuit import BATCH, FRESH_SECONDS, RedisCircuitStore
+from bridge_tasks.resilience.state.put_by import BATCH
+from bridge_tasks.resilience.state.redis_circuit import FRESH_SECONDS, RedisCircuitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.circuits import circuit_store, eventually, quick

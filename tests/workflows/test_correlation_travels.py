@@ -154,7 +154,7 @@ def test_a_message_from_a_stranger_without_an_id_gets_one_in_the_worker(threads:
 
 
 def test_two_pieces_of_work_side_by_side_keep_their_own(threads: Pool) -> None:
-    jobs = [Bridge().submit(raw_chain(), correlation_id=f"side-{number}") for number in range(8)]
+    jobs = [Bridge().submit(raw_chain(), correlation_id=f"side-{number}", force=True) for number in range(8)]
     for job in jobs:
         job.result(PATIENCE)
 

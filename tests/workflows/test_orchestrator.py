@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import redis
 from celery import group
-from celery.exceptions import TaskRevokedError
 from kombu.exceptions import OperationalError
 
 from bridge_tasks import Bridge, workflows
-from bridge_tasks.errors import ContentUnavailable
+from bridge_tasks.errors import ContentUnavailable, JobCancelled
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.tasks import check_health, generate_hash
 from tests.tasks.sending import inline
@@ -38,7 +37,7 @@ def test_an_orchestrator_stamps_a_directory(pool: Pool, documents: Path) -> None
     assert {jobs[outcome.job]: outcome.result["path"] for outcome in outcomes} == {
         page: str(page) for page in pages
     }
-    assert {job.state for job in jobs} == {"SUCCESS"}
+    assert {job.state for job in jobs} == {"succeeded"}
 
 
 def test_outcomes_come_as_jobs_end_not_as_they_were_submitted(prefork: Pool) -> None:
@@ -92,8 +91,8 @@ def test_a_cancelled_job_that_had_not_begun_never_runs(prefork: Pool) -> None:
     prefork.sandbox.heal()
 
     (outcome,) = bridge.as_completed([waiting], timeout=PATIENCE)
-    assert isinstance(outcome.error, TaskRevokedError)
-    assert waiting.state == "REVOKED"
+    assert isinstance(outcome.error, JobCancelled)
+    assert waiting.state == "cancelled"
     assert [job.result(PATIENCE)["file_size_bytes"] for job in busy] == [6, 6]
     assert prefork.sandbox.asked("waiting") == []
 
@@ -109,7 +108,7 @@ def test_a_group_is_one_job_whose_result_is_the_list_of_its_members(prefork: Poo
 
     results = {outcome.job: outcome.result for outcome in bridge.as_completed([job, alone], timeout=PATIENCE)}
     assert [each["file_size_bytes"] for each in results[job]] == [1, 2, 3]
-    assert job.state == "SUCCESS"
+    assert job.state == "succeeded"
     assert len(prefork.sandbox.asked(path="/hash")) == 4
 
 

@@ -122,7 +122,7 @@ def test_where_intelligence_is_required_its_outage_reaches_the_caller_of_the_who
     with pytest.raises(ServiceUnavailableError) as down:
         job.result(PATIENCE)
     assert down.value.status == 503
-    assert job.state == "FAILURE"
+    assert job.state == "failed"
     assert steps(pool) == ["hash", *["intelligence"] * 3]
 
 

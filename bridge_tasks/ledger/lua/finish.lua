@@ -21,7 +21,7 @@ local function finish(name, ending)
   return true
 end
 
-local known = redis.call('HMGET', KEYS[1], 'state', 'queue', 'job', 'part')
+local known = redis.call('HMGET', KEYS[1], 'state', 'queue', 'job', 'part', 'item')
 if not known[1] then return 0 end
 if ARGV[6] ~= '' and ARGV[6] ~= known[1] then return -1 end
 if not finish(id, state) then return -1 end
@@ -34,6 +34,18 @@ if state == 'failed' then
   if dropped > 0 then redis.call('ZPOPMIN', 'bridge:dead', dropped) end
 else
   redis.call('HDEL', KEYS[1], 'message')
+end
+
+if known[5] then
+  local run, number, index = item_of(known[5])
+  local chunk = 'bridge:run:' .. run .. ':' .. number
+  if index ~= '' then
+    redis.call('HSET', chunk, 'alone:' .. index, state .. ' ' .. outcome)
+    advance(run, {[state] = 1}, now, keep)
+  elseif state ~= 'succeeded' and redis.call('HEXISTS', chunk, 'outcomes') == 0 then
+    redis.call('HSET', chunk, 'error', state .. ' ' .. outcome)
+    advance(run, {[state] = tonumber(redis.call('HGET', chunk, 'count') or 0), settled = 1}, now, keep)
+  end
 end
 
 local job, part = known[3], known[4]

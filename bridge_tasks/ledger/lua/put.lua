@@ -1,21 +1,22 @@
 -- Writes a message's record and puts the message into its queue: both, or neither.
 --
 -- KEYS: the record, the queue, the queue's open records.
--- ARGV: id, envelope, queue (the list of it that is for the message's priority), task, correlation id, subject, rank, seconds to keep, job, part; then, where this is
+-- ARGV: id, envelope, queue (its list for the message's priority), task, correlation id, subject, rank, seconds to
+-- keep, job, part, item; then, where this is
 -- the first message of a job that is being submitted: the record of the job, its key, 1 if an outcome counts,
 -- 1 to submit it anyway, its parts (JSON), its title, the digest of its file, 1 if this message is all of it.
 -- Returns {1, id, 'waiting'}, or {0, who stands in its place, its state}.
 local id, envelope, queue, task, cid, subject = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local rank, keep, job, part = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
+local rank, keep, job, part, item = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 
 local function record(name) return 'bridge:job:' .. name end
 local function over(state) return state == 'succeeded' or state == 'failed' or state == 'cancelled' end
 
-local submitted = ARGV[11]
+local submitted = ARGV[12]
 if submitted then
-  local key, counts, force, parts, title, file = ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
+  local key, counts, force, parts, title, file = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17], ARGV[18]
   local holder = redis.call('GET', 'bridge:key:' .. key)
   if holder and holder ~= submitted and force ~= '1' then
     local held = redis.call('HMGET', record(holder), 'state', 'whole', 'accepted')
@@ -31,7 +32,7 @@ if submitted then
   redis.call('EXPIRE', 'bridge:cid:' .. cid, keep)
   if file ~= '' then redis.call('SET', 'bridge:file:' .. file, submitted, 'EX', keep) end
   redis.call('HSET', record(submitted), 'state', 'waiting', 'task', title, 'correlation_id', cid,
-    'subject', subject, 'accepted', now, 'parts', parts, 'key', key, 'whole', ARGV[18])
+    'subject', subject, 'accepted', now, 'parts', parts, 'key', key, 'whole', ARGV[19])
   redis.call('EXPIRE', record(submitted), keep)
   local members = cjson.decode(parts)
   if #members > 1 then
@@ -50,6 +51,7 @@ redis.call('HDEL', KEYS[1], 'worker', 'lease')
 if known[4] and known[4] ~= queue then redis.call('ZREM', 'bridge:open:' .. known[4], id) end
 redis.call('HSETNX', KEYS[1], 'accepted', now)
 if job ~= '' then redis.call('HSET', KEYS[1], 'job', job, 'part', part) end
+if item ~= '' then redis.call('HSET', KEYS[1], 'item', item) end
 redis.call('EXPIRE', KEYS[1], keep)
 redis.call('ZADD', KEYS[3], now, id)
 redis.call('SADD', 'bridge:queues', queue)

@@ -5,10 +5,10 @@
 local id, envelope, queue, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'worker', 'lease')
+local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item', 'worker', 'lease')
 if known[1] ~= ARGV[5] or known[2] ~= ARGV[6] or (known[3] or '0') ~= ARGV[7] then return 0 end
-if known[1] == 'running' and tonumber(now) < tonumber(known[8] or 0)
-  and redis.call('EXISTS', 'bridge:worker:' .. (known[7] or '')) == 1 then
+if known[1] == 'running' and tonumber(now) < tonumber(known[9] or 0)
+  and redis.call('EXISTS', 'bridge:worker:' .. (known[8] or '')) == 1 then
   return 0 -- its message is gone, and its run goes on
 end
 
@@ -26,6 +26,15 @@ if ARGV[8] == '1' then
   redis.call('ZREM', 'bridge:dead', id)
   redis.call('HSET', KEYS[1], 'rank', 0)
   revive(id)
+  if known[7] then
+    local run, number, index = item_of(known[7])
+    local chunk = 'bridge:run:' .. run .. ':' .. number
+    local field = index == '' and 'error' or 'alone:' .. index
+    if redis.call('HDEL', chunk, field) == 1 then
+      local count = index == '' and tonumber(redis.call('HGET', chunk, 'count') or 0) or 1
+      advance(run, {failed = -count, settled = index == '' and -1 or 0}, now, keep)
+    end
+  end
   local job, part = known[4], known[5]
   if part and part ~= '' and part ~= id then revive(part) end
   if job and job ~= id then

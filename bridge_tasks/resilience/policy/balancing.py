@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from bridge_tasks.resilience.policy.breaker import Outcome
 
+FAILURE, NEUTRAL = Outcome.FAILURE, Outcome.NEUTRAL
+
 LATENCY_MEMORY = 10.0
 """Seconds in which an old latency fades to a third: so long until a slow replica is given a chance (Finagle's)."""
 
@@ -121,13 +123,10 @@ def pick(
 
     Those met are avoided while another may be had; the last one met, while any other may.
     """
-    able = _able(replicas, config, now)
-    if met:
-        able = _without(able, met) or _without(able, met[-1:]) or able
-    able = [replica for replica in able if replica.avoided_until <= now] or able
+    able = replicas if not met and _all_well(replicas, now) else _preferred(replicas, config, now, met)
     chosen = _cheaper_of_two(able, now, chance) if len(able) > 1 else able[0]
-    busier = chosen._replace(in_flight=chosen.in_flight + 1)
-    return _exchanged(replicas, chosen, busier), busier
+    busier = _carrying(chosen, chosen.in_flight + 1)
+    return _exchanged(replicas, replicas.index(chosen), busier), busier
 
 
 def spare(replicas: Replicas, config: BalancingConfig, now: float, met: Collection[Hashable]) -> bool:
@@ -153,15 +152,16 @@ def settle(
         seconds: what the answer took, or a cut-off one at least; None says nothing of its speed.
         now: the clock.
     """
-    before = next((replica for replica in replicas if replica.name == name), None)
-    if before is None:
+    place = _place(replicas, name)
+    if place < 0:
         return replicas, None
+    before = replicas[place]
     after = _told(before, config, outcome, seconds, now)
-    cause = _cause(after, config) if outcome is Outcome.FAILURE and not _rests(before, now) else None
+    cause = _cause(after, config) if outcome is FAILURE and not _rests(before, now) else None
     if cause is None or not _may_rest(replicas, config, now):
-        return _exchanged(replicas, before, after), None
+        return _exchanged(replicas, place, after), None
     after = _ejected(after, config, now)
-    return _exchanged(replicas, before, after), Ejection(name, after.ejected_until - now, cause)
+    return _exchanged(replicas, place, after), Ejection(name, after.ejected_until - now, cause)
 
 
 def cost(replica: Replica, now: float) -> float:
@@ -176,7 +176,26 @@ def _cheaper_of_two(able: Sequence[Replica], now: float, chance: float) -> Repli
     first, second = divmod(int(chance * len(able) * others), others)
     second += second >= first
     one, other = able[first], able[second]
-    return other if (cost(other, now), other.in_flight) < (cost(one, now), one.in_flight) else one
+    price, other_price = cost(one, now), cost(other, now)
+    cheaper = other_price < price or (other_price == price and other.in_flight < one.in_flight)
+    return other if cheaper else one
+
+
+def _all_well(replicas: Replicas, now: float) -> bool:
+    """Say whether nobody rests and nobody is avoided: nearly always, and then nothing need be sorted out."""
+    for replica in replicas:  # noqa: SIM110 - at each call, and a generator costs as much as all the rest here
+        if replica.avoided_until > now or replica.ejected_until > now:
+            return False
+    return True
+
+
+def _preferred(
+    replicas: Replicas, config: BalancingConfig, now: float, met: Sequence[Hashable]
+) -> Sequence[Replica]:
+    able = _able(replicas, config, now)
+    if met:
+        able = _without(able, met) or _without(able, met[-1:]) or able
+    return [replica for replica in able if replica.avoided_until <= now] or able
 
 
 def _able(replicas: Replicas, config: BalancingConfig, now: float) -> Sequence[Replica]:
@@ -188,33 +207,38 @@ def _without(replicas: Sequence[Replica], names: Collection[Hashable]) -> Sequen
     return [replica for replica in replicas if replica.name not in names]
 
 
-def _exchanged(replicas: Replicas, before: Replica, after: Replica) -> Replicas:
-    return tuple([after if replica is before else replica for replica in replicas])
+def _place(replicas: Replicas, name: Hashable) -> int:
+    for place, replica in enumerate(replicas):
+        if replica.name == name:
+            return place
+    return -1
+
+
+def _exchanged(replicas: Replicas, place: int, after: Replica) -> Replicas:
+    return (*replicas[:place], after, *replicas[place + 1 :])
+
+
+def _carrying(replica: Replica, in_flight: int) -> Replica:
+    return Replica._make((replica.name, in_flight, *replica[2:]))  # half the time of `_replace`
 
 
 def _told(
     replica: Replica, config: BalancingConfig, outcome: Outcome, seconds: float | None, now: float
 ) -> Replica:
-    in_flight = max(replica.in_flight - 1, 0)  # it may have left and come back meanwhile
-    if outcome is Outcome.NEUTRAL:
-        if seconds is None or seconds <= (replica.latency or 0.0):
-            return replica._replace(in_flight=in_flight)
+    name, in_flight, latency, _, failures, _, window_at, calls, failed_calls, *past = replica
+    in_flight = in_flight - 1 if in_flight else 0  # it may have left and come back meanwhile
+    if outcome is NEUTRAL:
+        if seconds is None or seconds <= (latency or 0.0):
+            return _carrying(replica, in_flight)
         return replica._replace(in_flight=in_flight, latency=seconds, seen_at=now)
-    failed = outcome is Outcome.FAILURE
-    fresh = now - replica.window_at >= config.interval
-    return Replica(
-        name=replica.name,
-        in_flight=in_flight,
-        latency=None if failed else _smoothed(replica.latency, seconds),
-        seen_at=now,
-        failures=replica.failures + 1 if failed else 0,
-        avoided_until=now + _pause(replica.failures) if failed else -inf,
-        window_at=now if fresh else replica.window_at,
-        window_calls=1 if fresh else replica.window_calls + 1,
-        window_failures=failed if fresh else replica.window_failures + failed,
-        ejected_until=replica.ejected_until,
-        ejections=replica.ejections,
-    )
+    if now - window_at >= config.interval:
+        window_at, calls, failed_calls = now, 0, 0
+    if outcome is FAILURE:
+        until, calls, failed_calls = now + _pause(failures), calls + 1, failed_calls + 1
+        failing = (None, now, failures + 1, until, window_at, calls, failed_calls)
+        return Replica._make((name, in_flight, *failing, *past))
+    well = (_smoothed(latency, seconds), now, 0, -inf, window_at, calls + 1, failed_calls)
+    return Replica._make((name, in_flight, *well, *past))
 
 
 def _smoothed(latency: float | None, seconds: float | None) -> float | None:

@@ -1,5 +1,7 @@
 """How `lua/circuit.lua` is spoken to: a circuit's key, the script's arguments, its answer. It decides nothing."""
 
+import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +36,9 @@ _KEY = "bridge:v1:circuit:{%s}"
 _ELSEWHERE = Lease("", 0)
 """Stands for a probe of which this process knows only that it is out."""
 
+_HOST = secrets.token_hex(6)
+"""Tells apart processes of the same number on different hosts."""
+
 
 def key(name: str) -> str:
     """Return the Redis key of the circuit `name`.
@@ -44,6 +49,11 @@ def key(name: str) -> str:
     if not name or not name.isprintable() or set(name) & set("{} "):
         raise ValueError("a circuit's name must be printable, without spaces and braces")
     return _KEY % name
+
+
+def process_name() -> str:
+    """Return what tells this process, as an asker, from all others."""
+    return f"{os.getpid()}-{_HOST}"
 
 
 @cache

@@ -2,13 +2,12 @@
 
 The snapshot answers for up to a second, so a call through a closed circuit asks nobody and refusing is free.
 Successes are put by and told together; a failure is told at once, and the answer is the new state. While Redis is
-away a `LocalCircuitStore` goes on from what was known; when it is back, what all processes share wins.
+away a `LocalCircuitStore` goes on from what was known; when it is back, what all processes share wins. What is put
+by is `put_by`'s business, and a process that alone sees the service fail `stepping_aside`'s.
 """
 
 import itertools
-import os
 import random
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,6 @@ from bridge_tasks.resilience.policy.breaker import (
     Circuit,
     CircuitBreakerConfig,
     CircuitState,
-    Manual,
     Order,
     Outcome,
     Permit,
@@ -29,31 +27,22 @@ from bridge_tasks.resilience.policy.breaker import (
     micros,
 )
 from bridge_tasks.resilience.state import circuit_script
-from bridge_tasks.resilience.state.circuit_script import Asker, Reply, Told
+from bridge_tasks.resilience.state.circuit_script import Asker, Reply, Told, process_name
 from bridge_tasks.resilience.state.local import LocalCircuitStore
 from bridge_tasks.resilience.state.port import Change
+from bridge_tasks.resilience.state.put_by import PutBy
 from bridge_tasks.resilience.state.shared_redis import SharedRedis, StoreUnavailable
+from bridge_tasks.resilience.state.stepping_aside import NEVER, Aside
 
 FRESH_SECONDS = 1.0
 """How long a snapshot answers by itself: the longest that a lost push can go unnoticed."""
-
-BATCH = 32
-"""Successes told in one message."""
 
 FULL_SECONDS = 0.1
 """How long "all probes are out" is believed without asking again: that one came back is not pushed."""
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-NEVER = float("-inf")
 
-_HOST = secrets.token_hex(6)
-"""Tells apart processes of the same number on different hosts."""
 _tokens = itertools.count(1)
-
-
-def process_name() -> str:
-    """Return what tells this process from all others."""
-    return f"{os.getpid()}-{_HOST}"
 
 
 class Listener(Protocol):
@@ -72,21 +61,6 @@ class _Snapshot:
     at: float = NEVER
     fresh_until: float = NEVER
     permit: Permit | None = None
-
-
-@dataclass(slots=True)
-class _PutBy:
-    """Successes of one epoch that were not told yet."""
-
-    epoch: int = 0
-    successes: int = 0
-    slow: int = 0
-    first_at: float = 0.0
-    last_at: float = 0.0
-
-    def told(self, now: float) -> Told:
-        """Return them as news."""
-        return Told(self.epoch, self.successes, 0, self.slow, max(micros(now - self.last_at), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,29 +110,15 @@ class RedisCircuitStore:
         self._reporter = reporter
         self._lock = threading.Lock()
         self._snapshot = _Snapshot()
-        self._put_by = _PutBy()
+        self._put_by = PutBy()
+        self._aside = Aside(config)
         self._local: LocalCircuitStore | None = None
         self._full_until = NEVER
-        self._aside_until = NEVER
-        self._own_run = 0
 
     def view(self) -> Circuit:
         """Return the circuit as this process knows it, with what it has not told yet."""
-        local, put_by = self._local, self._put_by
-        if local is not None:
-            return local.view()
-        circuit = self._snapshot.circuit
-        if not put_by.successes:
-            return circuit
-        total, successes = circuit.total_calls + put_by.successes, circuit.successes + put_by.successes
-        if put_by.epoch != circuit.epoch:
-            return circuit._replace(total_calls=total, successes=successes)
-        return circuit._replace(
-            total_calls=total,
-            successes=successes,
-            consecutive_failures=0,
-            consecutive_successes=circuit.consecutive_successes + put_by.successes,
-        )
+        local = self._local
+        return local.view() if local is not None else self._put_by.on_top_of(self._snapshot.circuit)
 
     async def admit(self, lease: float) -> tuple[Permit | Rejection, Change | None]:
         """Ask leave for one call: of the snapshot, else of Redis, else of what this process knows."""
@@ -166,8 +126,8 @@ class RedisCircuitStore:
         now = self._clock()
         if snapshot.permit is not None and now < snapshot.fresh_until:
             return snapshot.permit, None
-        if now < self._aside_until:
-            return Rejection("is OPEN, blocking requests (of this process only)", self._aside_until - now), None
+        if now < self._aside.until:
+            return Rejection("is OPEN, blocking requests (of this process only)", self._aside.until - now), None
         if self._shared.available:
             decision = self._decide(snapshot, now)
             if decision is not None:
@@ -189,8 +149,7 @@ class RedisCircuitStore:
         if not permit.token and outcome is Outcome.SUCCESS:
             return await self.flush() if self._put_success_by(permit, slow=slow) else None
         if not permit.token and outcome is Outcome.NEUTRAL:
-            if self._aside_until != NEVER:  # it was to find out something, and did not
-                self._aside_until = self._clock()
+            self._aside.finds_out(self._clock())  # it was to find out something, and did not
             return None
         good, bad = int(outcome is Outcome.SUCCESS), int(outcome is Outcome.FAILURE)
         told = Told(permit.epoch, good, bad, int(good and slow), 0, permit.token)
@@ -203,8 +162,7 @@ class RedisCircuitStore:
         except StoreUnavailable:
             return await self._alone().record(permit, outcome, slow=slow)
         if bad:
-            self._own_run += 1
-            self._step_aside(reply)
+            self._consider(reply)
         return _change(reply)
 
     async def order(self, order: Order) -> Change | None:
@@ -228,8 +186,7 @@ class RedisCircuitStore:
     @property
     def overdue(self) -> bool:
         """Whether successes were put by longer ago than a snapshot lasts; for idle moments."""
-        put_by = self._put_by
-        return put_by.successes > 0 and self._clock() - put_by.first_at > FRESH_SECONDS
+        return self._put_by.overdue(self._clock())
 
     def learn(self, numbers: Sequence[int]) -> None:
         """Take in a pushed state, if it is newer than what is known."""
@@ -245,7 +202,7 @@ class RedisCircuitStore:
 
     def _decide(self, snapshot: _Snapshot, now: float) -> Permit | Rejection | None:
         """Decide by what is known, where that is fresh and enough; else None."""
-        if now >= snapshot.fresh_until or self._aside_until != NEVER:
+        if now >= snapshot.fresh_until or self._aside.taken:
             return None
         circuit = snapshot.circuit
         if circuit.state is HALF_OPEN:
@@ -261,8 +218,7 @@ class RedisCircuitStore:
         )
         change, state = _change(reply), reply.circuit.state
         if reply.granted:
-            if self._aside_until != NEVER:
-                self._aside_until = self._clock() + lease  # this one call finds out whether it was us
+            self._aside.finds_out(self._clock() + lease)  # whether it was us
             return Permit(reply.circuit.epoch, token if state is HALF_OPEN else ""), change
         if state is HALF_OPEN:
             self._full_until = self._clock() + min(reply.wait, FULL_SECONDS)
@@ -299,9 +255,9 @@ class RedisCircuitStore:
             if circuit.epoch < seen.circuit.epoch and sent_at <= seen.at:
                 return
             if circuit.epoch != seen.circuit.epoch:
-                self._full_until = self._aside_until = NEVER
-                self._own_run = 0
-            free = circuit.flows and self._aside_until == NEVER
+                self._full_until = NEVER
+                self._aside.forget()
+            free = circuit.flows and not self._aside.taken
             self._snapshot = _Snapshot(circuit, now, now + FRESH_SECONDS, Permit(circuit.epoch) if free else None)
             self._local = None
         before = (seen.circuit if local is None else local.view()).state
@@ -313,33 +269,21 @@ class RedisCircuitStore:
         now = self._clock()
         with self._lock:
             put_by = self._put_by
-            if put_by.successes and permit.epoch < put_by.epoch:
-                return False  # late news, which would only be counted
-            if permit.epoch != put_by.epoch or not put_by.successes:
-                put_by = self._put_by = _PutBy(permit.epoch, first_at=now)
-            put_by.successes += 1
-            put_by.slow += slow
-            put_by.last_at = now
-            self._own_run = 0
-            if self._aside_until != NEVER:
-                self._aside_until = NEVER
-                return True
-            return put_by.successes >= BATCH or now - put_by.first_at > FRESH_SECONDS
+            if not put_by.add(permit.epoch, slow=slow, now=now):
+                return False
+            return self._aside.succeeded() or put_by.due(now)
 
     def _take_put_by(self) -> Told | None:
         with self._lock:
-            taken, self._put_by = self._put_by, _PutBy()
-        return taken.told(self._clock()) if taken.successes else None
+            taken, self._put_by = self._put_by, PutBy()
+        return taken.told(self._clock())
 
-    def _step_aside(self, reply: Reply) -> None:
-        """Stop for a while in this process, where it alone has reason to: the fleet's circuit is closed."""
-        circuit, first = reply.circuit, self._aside_until == NEVER
-        run = self._own_run >= self._config.failure_threshold
-        reason = reply.suspect or (run and circuit.total_calls >= self._config.minimum_throughput)
-        if circuit.state is not CLOSED or circuit.manual is not Manual.NONE or (first and not reason):
-            return
+    def _consider(self, reply: Reply) -> None:
+        """Take in a failure of our own: it may be this process that is ill, and not the service."""
         with self._lock:
-            self._aside_until = self._clock() + self._config.recovery_timeout
+            first = not self._aside.taken
+            if not self._aside.failed(reply, self._clock()):
+                return
             self._snapshot = replace(self._snapshot, permit=None)
         if first:
             events.emit(events.ProcessSteppedAside(self.name, self._config.recovery_timeout))

@@ -36,11 +36,18 @@ class RedisCommands(Protocol):
 
 
 class Script:
-    """A Lua script from a package's `lua` folder, run by its digest and loaded where Redis does not know it."""
+    """A Lua script from a package's `lua` folder, run by its digest and loaded where Redis does not know it.
 
-    def __init__(self, name: str, package: str = __package__) -> None:
+    Args:
+        name: the file, without `.lua`.
+        package: whose folder it is in.
+        before: files whose functions it uses.
+    """
+
+    def __init__(self, name: str, package: str = __package__, *before: str) -> None:
         self.name = name
-        self.source = resources.files(package).joinpath("lua", f"{name}.lua").read_text()
+        folder = resources.files(package).joinpath("lua")
+        self.source = "".join(folder.joinpath(f"{part}.lua").read_text() for part in (*before, name))
         self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -15,7 +15,7 @@ from bridge_tasks.resilience.policy import balancing as policy
 from bridge_tasks.resilience.policy.balancing import BalancingConfig, Replicas
 from bridge_tasks.resilience.policy.breaker import Outcome
 from bridge_tasks.resilience.transport.bottom import Bottom
-from bridge_tasks.resilience.transport.call import call_of, fault, verdict
+from bridge_tasks.resilience.transport.call import FAILURE, NEUTRAL, SUCCESS, call_of, fault, verdict
 from bridge_tasks.resilience.transport.deadline import remaining
 from bridge_tasks.resilience.transport.racing import Abandoned
 from bridge_tasks.resilience.transport.resolving import Target, Targets
@@ -58,40 +58,40 @@ class BalancingTransport(httpx.AsyncBaseTransport):
         met: list[Target] = request.extensions.setdefault(MET, [])
         for _ in range(FAILOVERS):
             try:
-                return await self._try(request, met)
+                return await self._try(request, targets, met)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if not self._may_go_on(met):
                     raise
-        return await self._try(request, met)
+            targets = self._targets.current()
+        return await self._try(request, targets, met)
 
-    async def _try(self, request: httpx.Request, met: list[Target]) -> httpx.Response:
+    async def _try(self, request: httpx.Request, targets: tuple[Target, ...], met: list[Target]) -> httpx.Response:
         call = call_of(request)
-        outcome = Outcome.NEUTRAL
+        outcome = NEUTRAL
         timed = True  # also one that is cut off: it took that long at least
         began = self._clock()
-        target = self._pick(met)
+        target = self._pick(targets, met, began)
         try:
             met.append(target)
             _turn(request, target)
             response = await self._inner.handle_async_request(request)
             outcome = verdict(call, response)
-            timed = outcome is Outcome.FAILURE or (outcome is Outcome.SUCCESS and call.allowance <= LARGE)
+            timed = outcome is FAILURE or (outcome is SUCCESS and call.allowance <= LARGE)
         except Exception as error:
             outcome = fault(error)
-            timed = outcome is Outcome.FAILURE or isinstance(error, Abandoned)
+            timed = outcome is FAILURE or isinstance(error, Abandoned)
             raise
         finally:
             now = self._clock()
             self._settle(call.service, target, outcome, now - began if timed else None, now)
         return response
 
-    def _pick(self, met: list[Target]) -> Target:
-        known = self._targets.current()
+    def _pick(self, targets: tuple[Target, ...], met: list[Target], now: float) -> Target:
         with self._lock:
-            if known is not self._known:
-                self._replicas = policy.members(self._replicas, known)
-                self._known = known
-            self._replicas, replica = policy.pick(self._replicas, self._config, self._clock(), self._chance(), met)
+            if targets is not self._known:
+                self._replicas = policy.members(self._replicas, targets)
+                self._known = targets
+            self._replicas, replica = policy.pick(self._replicas, self._config, now, self._chance(), met)
         assert isinstance(replica.name, Target)  # noqa: S101 - for the type checker
         return replica.name
 

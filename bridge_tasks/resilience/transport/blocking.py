@@ -1,16 +1,17 @@
 """The bottom for tasks: coroutines that never suspend, because every wait inside them blocks the thread.
 
 It drives httpcore's synchronous pool through an `async def`, so that one code path serves both worlds. Every
-socket operation is cut to the time its try has left, so that a peer that drips bytes cannot outlast it.
+socket operation is cut to the time its try has left, so that a peer that drips bytes cannot outlast it. A small
+request leaves in one piece: two would wake the service twice, and cost a tenth of a call.
 """
 
 import math
 import ssl
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import h11
@@ -24,9 +25,11 @@ from bridge_tasks.resilience.transport.bottom import (
     Body,
     Bottom,
     LocalFault,
+    Whole,
     try_timeouts,
 )
 from bridge_tasks.resilience.transport.deadline import Clock
+from bridge_tasks.resilience.transport.pools import Pools
 from bridge_tasks.resilience.transport.racing import ThreadRace, lifeline
 from bridge_tasks.resilience.transport.resolving import look_up_in_thread
 from bridge_tasks.resilience.transport.waking import ThreadSignal
@@ -47,13 +50,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._closed = False
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_ssl_context(),
-            max_connections=LIMITS.max_connections,
-            max_keepalive_connections=LIMITS.max_keepalive_connections,
-            keepalive_expiry=LIMITS.keepalive_expiry,
-            network_backend=_BoundedBackend(),
-        )
+        self._pools = Pools(_pool, clock)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read to the end.
@@ -64,16 +61,17 @@ class BlockingExchange(httpx.AsyncBaseTransport):
         """
         timeouts = try_timeouts(request, self._clock)
         url = request.url
+        address = url.raw_scheme, url.raw_host, url.port
         outgoing = httpcore.Request(
             request.method,
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            _place(*address, url.raw_path),
             headers=request.headers.raw,
             content=request.stream,
             extensions={**request.extensions, "timeout": timeouts},
         )
         token = _try_ends.set(time.monotonic() + timeouts["read"])
         try:
-            incoming = self._pool.handle_request(outgoing)
+            incoming = self._pools.of(address).handle_request(outgoing)
             try:
                 headers = httpx.Headers(incoming.headers)
                 body = Body(request, incoming.status, headers)
@@ -87,12 +85,12 @@ class BlockingExchange(httpx.AsyncBaseTransport):
             raise LocalFault(CLOSED, request=request) if self._closed else _translated(error, request) from error
         finally:
             _try_ends.reset(token)
-        return httpx.Response(incoming.status, headers=headers, content=body.content, request=request)
+        return Whole(request, incoming.status, headers, body.content)
 
     async def aclose(self) -> None:
         """Close the pool."""
         self._closed = True
-        self._pool.close()
+        self._pools.close()
 
 
 def _translated(error: Exception, request: httpx.Request) -> httpx.TransportError:
@@ -106,6 +104,22 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
+def _pool() -> httpcore.ConnectionPool:
+    return httpcore.ConnectionPool(
+        ssl_context=_ssl_context(),
+        max_connections=LIMITS.max_connections,
+        max_keepalive_connections=LIMITS.max_keepalive_connections,
+        keepalive_expiry=LIMITS.keepalive_expiry,
+        network_backend=_BoundedBackend(),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _place(scheme: bytes, host: bytes, port: int | None, target: bytes) -> httpcore.URL:
+    """Make it once: a client calls the same few addresses for ever."""
+    return httpcore.URL(scheme=scheme, host=host, port=port, target=target)
+
+
 def _left(timeout: float | None, late: type[Exception]) -> float:
     left = _try_ends.get() - time.monotonic()
     if left <= 0:
@@ -113,23 +127,40 @@ def _left(timeout: float | None, late: type[Exception]) -> float:
     return left if timeout is None else min(timeout, left)
 
 
+PIECE = 65536
+"""Bytes sent at a time; and below which they wait for more, until the answer is asked for."""
+
+
 class _BoundedStream(httpcore.NetworkStream):
     """A socket whose every operation ends with the try it serves."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            with suppress(httpcore.WriteError):  # as httpcore itself: there may be an answer all the same
+                self._send(b"", timeout)
         with self._held():
             return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if len(self._unsent) + len(buffer) < PIECE:
+            self._unsent += buffer
+        else:
+            self._send(buffer, timeout)
+
+    def _send(self, buffer: bytes, timeout: float | None) -> None:
+        unsent, self._unsent = self._unsent, b""
+        room = PIECE - len(unsent)
         # httpcore gives each partial send the whole timeout: small pieces keep a reader that dawdles in check.
-        view = memoryview(buffer)
+        rest = memoryview(buffer)[room:]
         with self._held():
-            for start in range(0, len(view), 65536):
+            self._inner.write(unsent + buffer[:room], _left(timeout, httpcore.WriteTimeout))
+            for start in range(0, len(rest), PIECE):
                 self._inner.write(
-                    view[start : start + 65536],  # type: ignore[arg-type] # sockets send any buffer
+                    rest[start : start + PIECE],  # type: ignore[arg-type] # sockets send any buffer
                     _left(timeout, httpcore.WriteTimeout),
                 )
 

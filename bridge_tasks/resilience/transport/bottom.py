@@ -64,11 +64,15 @@ class Bottom:
     signal: Callable[[], Signal] = LoopSignal
 
 
+_ENCODING = b"content-encoding"
+"""Looked for in the raw pairs: to look one header up by its name, httpx decodes them all."""
+
+
 class Body:
     """A response's body while it arrives: bounded, and never compressed (we ask for that)."""
 
     def __init__(self, request: httpx.Request, status: int, headers: httpx.Headers) -> None:
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        if any(name.lower() == _ENCODING and value.lower() != b"identity" for name, value in headers.raw):
             raise httpx.DecodingError("the answer is compressed, which was not asked for", request=request)
         sink = request.extensions.get(SINK) if httpx.codes.is_success(status) else None
         self._request = request
@@ -95,6 +99,15 @@ class Body:
     def content(self) -> bytes:
         """What was kept in memory."""
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+
+class Whole(httpx.Response):
+    """A response that has been read: the same as httpx's own, without its search for a way to decode the body."""
+
+    def __init__(self, request: httpx.Request, status: int, headers: httpx.Headers, content: bytes) -> None:
+        super().__init__(status, headers=headers, stream=httpx.ByteStream(content), request=request)
+        self._content = content
+        self.is_stream_consumed = self.is_closed = True
 
 
 def try_timeouts(request: httpx.Request, clock: Clock) -> dict[str, float]:
@@ -154,9 +167,7 @@ class AsyncExchange(httpx.AsyncBaseTransport):
             if self._closed:
                 raise LocalFault(CLOSED, request=request) from error
             raise
-        return httpx.Response(
-            response.status_code, headers=response.headers, content=body.content, request=request
-        )
+        return Whole(request, response.status_code, response.headers, body.content)
 
     async def aclose(self) -> None:
         """Close the pool."""

@@ -3,8 +3,7 @@
 import httpx
 
 from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
-from bridge_tasks.resilience.policy.breaker import Outcome
-from bridge_tasks.resilience.transport.call import call_of, fault, verdict
+from bridge_tasks.resilience.transport.call import NEUTRAL, call_of, fault, verdict
 from bridge_tasks.resilience.transport.deadline import Clock, remaining
 
 
@@ -24,7 +23,7 @@ class BreakingTransport(httpx.AsyncBaseTransport):
         """Pass the request on if the circuit lets it; the permit goes back however the try ends."""
         permit = await self._breaker.admit(remaining(self._clock))
         began = self._clock()
-        outcome = Outcome.NEUTRAL
+        outcome = NEUTRAL
         try:
             response = await self._inner.handle_async_request(request)
             outcome = verdict(call_of(request), response)

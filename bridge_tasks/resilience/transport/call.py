@@ -8,6 +8,11 @@ from bridge_tasks.resilience.policy.breaker import Outcome
 
 EXTENSION = "bridge_call"
 
+SUCCESS, FAILURE, NEUTRAL = Outcome.SUCCESS, Outcome.FAILURE, Outcome.NEUTRAL
+_BAD_REQUEST, _SERVER_ERROR = 400, 500
+_NO_VERDICT = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+# To look a member of an enumeration up takes longer than the decision that it is part of.
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -46,11 +51,11 @@ def verdict(call: Call, response: httpx.Response) -> Outcome:
     success (wire-contract.md 5, rows 24 and 41).
     """
     status = response.status_code
-    if status in call.expected:
-        return Outcome.SUCCESS
-    if status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS):
-        return Outcome.NEUTRAL
-    return Outcome.FAILURE if status >= httpx.codes.INTERNAL_SERVER_ERROR else Outcome.SUCCESS
+    if status < _BAD_REQUEST or status in call.expected:  # nearly every call ends here
+        return SUCCESS
+    if status in _NO_VERDICT:
+        return NEUTRAL
+    return FAILURE if status >= _SERVER_ERROR else SUCCESS
 
 
 SERVICE_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
@@ -60,8 +65,8 @@ SERVICE_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtoc
 def fault(error: BaseException) -> Outcome:
     """Say what a transport error tells of the service's health. An exhausted pool is our own fault."""
     if isinstance(error, SERVICE_FAULTS) and not isinstance(error, httpx.PoolTimeout):
-        return Outcome.FAILURE
-    return Outcome.NEUTRAL
+        return FAILURE
+    return NEUTRAL
 
 
 def unsent(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import orjson
 from bridge_tasks.errors import InvalidRequest
 
 _JSON = {"Content-Type": "application/json"}
+_WITHOUT_BODY = ("GET", "HEAD")
 
 
 class LeanAsyncClient(httpx.AsyncClient):
@@ -49,16 +50,44 @@ class LeanAsyncClient(httpx.AsyncClient):
             return await super().request(method, url, **known, **others)
         if self.is_closed:
             raise RuntimeError("the client is closed")
-        request = httpx.Request(
-            method,
-            _url(url),
-            params=params or None,
-            headers={**self._fixed, **(headers or {}), **(_JSON if json is not None else {})},
-            content=_packed(json) if json is not None else None,
-            files=files,
-            extensions={"timeout": {"read": self._seconds}, **(extensions or {})},
-        )
+        extensions = {"timeout": {"read": self._seconds}, **(extensions or {})}
+        if params or files is not None or (json is None and method not in _WITHOUT_BODY):
+            request = httpx.Request(
+                method,
+                _parsed(url)[0],
+                params=params or None,
+                headers={**self._fixed, **(headers or {}), **(_JSON if json is not None else {})},
+                content=_packed(json) if json is not None else None,
+                files=files,
+                extensions=extensions,
+            )
+        else:
+            request = self._prepared(method, url, headers or {}, json, extensions)
         return await self._lean.handle_async_request(request)
+
+    def _prepared(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        headers: Mapping[str, str],
+        json: Any,
+        extensions: Mapping[str, Any],
+    ) -> httpx.Request:
+        """Build what nearly every call is, in a third of the time: httpx encodes each header three times."""
+        parsed, host = _parsed(url)
+        body = b"" if json is None else _packed(json)
+        given = _template(host, self._fixed["User-Agent"], json is not None).copy()
+        for name, value in headers.items():
+            if self._fixed.get(name) != value:
+                value.encode("ascii")  # other letters are refused, as httpx does
+                given[name] = value
+        if json is not None:
+            given["Content-Length"] = str(len(body))
+        request = httpx.Request(
+            method, parsed, headers=given, stream=httpx.ByteStream(body), extensions=dict(extensions)
+        )
+        request.read()
+        return request
 
 
 def _packed(json: Any) -> bytes:
@@ -69,6 +98,14 @@ def _packed(json: Any) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _url(text: httpx.URL | str) -> httpx.URL:
+def _parsed(text: httpx.URL | str) -> tuple[httpx.URL, str]:
     """Parse once: a client calls the same few addresses for ever (httpx's URLs are immutable)."""
-    return httpx.URL(text)
+    url = httpx.URL(text)
+    return url, url.netloc.decode("ascii")
+
+
+@lru_cache(maxsize=64)
+def _template(host: str, user_agent: str, with_json: bool) -> httpx.Headers:
+    """Return the headers that all calls to a host have; to be copied."""
+    fixed = {"Host": host, "User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+    return httpx.Headers({**fixed, **_JSON} if with_json else fixed)

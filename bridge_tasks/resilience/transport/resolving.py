@@ -8,10 +8,9 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -28,9 +27,10 @@ _NOT_FOUND = (OSError, UnicodeError)
 """What a resolver raises: it is the second where a name cannot be one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One replica: where a connection goes, and under which name it is spoken to.
+
+    A tuple, because it is compared and looked up a few times in each call.
 
     Attributes:
         scheme: http or https.
