@@ -22,7 +22,7 @@ from pydantic_core import to_jsonable_python
 from bridge_tasks import correlation, events, idempotency
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
-from bridge_tasks.errors import BridgeError, InvalidRequest
+from bridge_tasks.errors import BridgeError, ClientError, InvalidRequest
 from bridge_tasks.idempotency import Effect
 from bridge_tasks.ledger import Claim, Outcome
 from bridge_tasks.messages import HEADER, WAITS
@@ -37,6 +37,8 @@ R = TypeVar("R", bound=TaskRequest)
 
 SPREAD = 0.25
 """A countdown that was asked for is prolonged by up to this share, so that not all jobs come back at once."""
+
+_SERVER_ERROR = 500
 
 LONGEST_WAIT = 10.0
 """Seconds after which a job whose call was kept back looks again, unless it was told to stay away for longer."""
@@ -120,8 +122,9 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
             with within(load().task.deadline), self._once(claim):
                 answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
-            self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
-            if self._may_retry(error):
+            again = self._may_retry(error, claim)
+            self._tell("retried" if again else "failed", began, subject, error)
+            if again:
                 self._put_back(error)
             raise
         except Ignore:
@@ -156,11 +159,18 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""
         if claim is None:
             return nullcontext()
-        again = claim.runs > 0 or self.request.retries > 0 or bool((self.request.headers or {}).get("redelivered"))
-        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=again))
+        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=self._is_resumed(claim)))
 
-    def _may_retry(self, error: BridgeError) -> bool:
-        if not error.retryable or self.request.called_directly:
+    def _is_resumed(self, claim: Claim | None) -> bool:
+        """Whether a run before this one may have brought the effect about."""
+        redelivered = bool((self.request.headers or {}).get("redelivered"))
+        return claim is not None and (claim.runs > 0 or self.request.retries > 0 or redelivered)
+
+    def _may_retry(self, error: BridgeError, claim: Claim | None) -> bool:
+        if self.request.called_directly:
+            return False
+        # What a run before may have done is done: nonsense that keeps this one from seeing it is no end.
+        if not error.retryable and not (self._is_resumed(claim) and _is_nonsense(error)):
             return False
         # Run eagerly, there is no queue to wait in: a wait is an attempt, or there would be no end of them.
         if error.unsent and not self.request.is_eager:
@@ -219,6 +229,11 @@ def _vet_all(request: TaskRequest) -> None:
             vet(content, load().content)
         except InvalidRequest as error:
             raise InvalidRequest(f"{where}{error.field}", error.reason) from None
+
+
+def _is_nonsense(error: BridgeError) -> bool:
+    """Whether a service broke, or said nothing that makes sense: no word about the job itself."""
+    return isinstance(error, ClientError) and (error.status is None or error.status >= _SERVER_ERROR)
 
 
 def _count(told: Any) -> int:

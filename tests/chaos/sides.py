@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from bridge_tasks import runtime, workflows
 from bridge_tasks.bridge import Bridge
+from bridge_tasks.ledger import Outcome
 from bridge_tasks.models.content import InlineContent
 from tests.chaos import plain
 from tests.tasks.sending import inline
@@ -106,15 +107,16 @@ class Ours:
         current = runtime.current()
         listed = list(names)
         known = current.run(current.ledger.watch(listed, ""))
-        return {
-            name: "unknown" if name not in known else str(outcome.state) if (outcome := known[name]) else "open"
-            for name in listed
-        }
+        return {name: _state(known[name]) if name in known else "unknown" for name in listed}
 
     def record(self, name: str) -> str:
         """Show the record of the ledger."""
         current = runtime.current()
         return str(current.run(current.ledger.find(name)))
+
+
+def _state(outcome: Outcome | None) -> str:
+    return "open" if outcome is None else str(outcome.state)
 
 
 class Plain:

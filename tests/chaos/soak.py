@@ -45,7 +45,7 @@ class Verdict:
         lost: accepted, and never ended; or the service never did what the job says it did.
         twice: done more than once.
         contrary: stamped though it failed.
-        failed: neither stamped nor said to be: a service said no, or nonsense. That is an outcome, and nothing wrong.
+        failed: neither stamped nor said to be: a service said no, or nonsense. Nothing is wrong with that.
         leftovers: what is in the ledger's indexes when nothing is to be done.
     """
 
