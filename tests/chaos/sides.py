@@ -100,7 +100,7 @@ class Ours:
 
     def submit(self, kind: str, text: str) -> str:
         """Submit a job."""
-        return Bridge().submit(KINDS[kind](text)).id
+        return str(Bridge().submit(KINDS[kind](text)).id)
 
     def states(self, names: Iterable[str]) -> dict[str, str]:
         """Ask the ledger."""
