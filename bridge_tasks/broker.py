@@ -87,6 +87,12 @@ class Channel(kombu_redis.Channel):
 
     QoS = QoS
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # What a worker holds by name, kombu must not give back when the channel closes: it tries while Redis is
+        # away, and that error ends the worker. It comes back when the worker is connected again, or has left.
+        self.do_restore = not self.unacked_key.startswith(keys.UNACKED)
+
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         headers = message["headers"]
         recorded = isinstance(headers.get("id"), str) and (

@@ -84,13 +84,16 @@ def _refuse_green_pools(sender: Any, **_: Any) -> None:
 
 @worker_ready.connect(dispatch_uid="bridge_tasks.reconcile", weak=False)
 def _reconcile(**_: Any) -> None:
-    """Begin to look for what is lost; Celery says so again after a connection was lost."""
     settings = load()
-    if _reconcilers:
-        _reconcilers[0].give_back()
-    elif settings.redis_broker:
+    if settings.redis_broker and not _reconcilers:
         _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, this_worker()))
         _reconcilers[0].start()
+
+
+def give_back() -> None:
+    """Give back what this worker held over a connection that it lost."""
+    for reconciler in _reconcilers:
+        reconciler.give_back()
 
 
 @worker_shutdown.connect(dispatch_uid="bridge_tasks.leave", weak=False)
