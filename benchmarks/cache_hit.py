@@ -21,10 +21,10 @@ from benchmarks import harness
 from benchmarks.harness import Call, Figures, InLoop
 from bridge_tasks.cache import RedisCache
 from bridge_tasks.clients import AsyncOnexTreeClient
+from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.resilience.policy.caching import CacheRules
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
-from bridge_tasks.runtime import BlockingRedis, drive
 from bridge_tasks.sandbox.redis import private_redis
 
 ANSWER = {

@@ -14,8 +14,8 @@ from interlock.integrations.redis import RedisStorage
 
 from benchmarks import harness, peers
 from benchmarks.harness import Call, Figures
+from bridge_tasks.driver import drive
 from bridge_tasks.errors import CircuitBreakerError
-from bridge_tasks.runtime import drive
 from bridge_tasks.sandbox.redis import private_redis
 
 

@@ -10,11 +10,11 @@ import httpx
 
 from benchmarks import harness, peers
 from benchmarks.harness import Call, Figures
+from bridge_tasks.driver import drive
 from bridge_tasks.resilience.policy.balancing import BalancingConfig
 from bridge_tasks.resilience.transport.balancing import MET, TURNED, BalancingTransport
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
 from bridge_tasks.resilience.transport.resolving import Targets
-from bridge_tasks.runtime import drive
 from bridge_tasks.sandbox.redis import private_redis
 
 COUNTS = (1, 2, 4)

@@ -15,6 +15,11 @@ PRIORITY_SEPARATOR = "\x06\x16"
 """kombu's: a queue is one list per step, and the first one has the queue's own name."""
 
 
+def queue_keys(queue: str) -> list[str]:
+    """Return the lists of a queue, one for each step of priority."""
+    return [f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue for step in PRIORITY_STEPS]
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """One message: what kombu's Redis transport keeps in a list."""
@@ -39,8 +44,7 @@ class Envelope:
     def queue_key(self, queue: str) -> str:
         """Return the list of the queue that holds messages of this priority."""
         priority = self.message.get("properties", {}).get("priority") or 0
-        step = max((step for step in PRIORITY_STEPS if step <= priority), default=0)
-        return f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
+        return queue_keys(queue)[sum(step <= priority for step in PRIORITY_STEPS[1:])]
 
     def fresh(self, *, anew: bool = False) -> Self:
         """Return it with a delivery tag of its own, since the tag tells messages apart that workers hold.

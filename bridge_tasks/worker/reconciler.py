@@ -78,6 +78,10 @@ class Reconciler:
             self._restore(self._name)
         except redis.RedisError as error:
             _log.warning("the worker leaves without a word: %s", type(error).__name__)
+        self.stop_client()
+
+    def stop_client(self) -> None:
+        """Close the connection."""
         self._client.close()
 
     def _run(self) -> None:
@@ -86,7 +90,7 @@ class Reconciler:
             waited += self._settings.beat_seconds
             try:
                 drive(self._workers.beat(self._name))
-                if waited >= self._settings.look_seconds and self._leads():
+                if waited >= self._settings.look_seconds and self.leads():
                     waited = 0.0
                     self.look()
             except redis.RedisError as error:
@@ -95,8 +99,8 @@ class Reconciler:
             except Exception:  # noqa: BLE001 - without this thread, nobody would notice what is lost
                 _log.exception("a look for lost messages failed")
 
-    def _leads(self) -> bool:
-        """Whether it is this worker that looks, for two looks' time."""
+    def leads(self) -> bool:
+        """Say whether it is this worker that looks, for two looks' time."""
         milliseconds = int(self._settings.look_seconds * 2000)
         if self._client.set(_LEASE, self._name, nx=True, px=milliseconds):
             self._forget_evidence()  # somebody else looked until now
@@ -193,6 +197,15 @@ class Reconciler:
                 until = min(until, int(queued) - 1)
         found: Any = self._client.zrangebyscore(keys.OPEN + queue, "-inf", until, 0, _MOST, withscores=True)
         return {name.decode(): int(score) for name, score in found}
+
+    def _oldest(self, name: str) -> int | None:
+        """When the oldest message of a list was queued that has a record."""
+        for raw in reversed(self._client.lrange(name, -_TAIL, -1)):
+            task = Envelope.loads(raw).task_id
+            queued = self._client.hget(keys.JOB + task, "queued") if task else None
+            if queued is not None:
+                return int(queued)
+        return None
 
     def _expire(self) -> None:
         overdue = drive(self._ledger.overdue())

@@ -17,6 +17,12 @@ FACTS: list[tuple[events.Event, str, str]] = [
     (events.CircuitChanged("S", "closed", "open", "5 failures"), "warning", "circuit changed"),
     (events.CacheAnswered("S", "op", hit=True), "debug", "cache answered"),
     (events.AnswerDegraded("S", "op", "down"), "warning", "answer degraded"),
+    (events.LedgerSilent("begin", "ConnectionError"), "error", "the ledger is out of reach"),
+    (events.RunSpared("id", "busy"), "info", "not run again"),
+    (events.DeadLettersDropped(3), "error", "dead letters dropped"),
+    (events.MessagesRestored("w@h:1", 2), "warning", "a dead worker's jobs go to others"),
+    (events.MessageRequeued("id", "bridge.bulk", 6.5), "warning", "lost message put back"),
+    (events.JobsExpired(2), "error", "jobs too old"),
     (events.JobFinished("bridge.x", "id", "succeeded", 0.5, 1, None, "/a.md"), "info", "job succeeded"),
     (events.JobFinished("bridge.x", "id", "retried", 0.5, 2, "down", "/a.md"), "warning", "job put back"),
     (events.JobFinished("bridge.x", "id", "failed", 0.5, 3, "gone", None), "error", "job failed"),
@@ -85,7 +91,8 @@ def test_a_job_s_line_says_what_was_done_and_leaves_out_what_there_is_not() -> N
 
 def test_the_level_is_kept() -> None:
     body = "\n".join(f"events.emit(events.{fact!r})" for fact, _, _ in FACTS)
-    assert [line["event"] for line in parsed(told(body, "ERROR"))] == ["job failed"]
+    errors = [event for _, level, event in FACTS if level == "error"]
+    assert [line["event"] for line in parsed(told(body, "ERROR"))] == errors
 
 
 def test_lines_for_eyes_hold_the_same_and_no_colours_where_nobody_looks() -> None:

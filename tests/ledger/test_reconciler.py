@@ -1,0 +1,106 @@
+"""Finding what is lost, on a real Redis, without a worker: what it does is what it finds."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bridge_tasks import events
+from bridge_tasks.ledger import keys
+from bridge_tasks.sandbox.redis import PrivateRedis
+from bridge_tasks.settings import LedgerSettings
+from bridge_tasks.worker.reconciler import Reconciler
+from tests.ledger.conftest import QUEUE, Desk
+
+AT_ONCE = {"look_seconds": 0.000001}
+"""Nothing has to be old to be missing."""
+
+
+@pytest.fixture
+def reconciler(ledger_server: PrivateRedis) -> Iterator[Reconciler]:
+    reconciler = Reconciler(ledger_server.url, LedgerSettings(**AT_ONCE), "w1")
+    yield reconciler
+    reconciler.stop_client()
+
+
+def test_a_message_that_waits_in_its_queue_is_left_there(desk: Desk, reconciler: Reconciler) -> None:
+    for name in "abc":
+        desk.put(name)
+    for _ in range(3):
+        reconciler.look()
+    assert desk.waiting() == ["a", "b", "c"]
+
+
+def test_a_message_that_a_living_worker_holds_is_left_with_it(desk: Desk, reconciler: Reconciler) -> None:
+    desk.put("a")
+    desk.fetch("w1")
+    for _ in range(3):
+        reconciler.look()
+    assert desk.waiting() == []
+
+
+def test_a_message_that_is_nowhere_is_put_back_at_the_second_look(
+    desk: Desk, reconciler: Reconciler, facts: list[events.Event]
+) -> None:
+    desk.put("lost")
+    desk.client.rpop(QUEUE)
+    desk.put("after it")
+    reconciler.look()
+    assert desk.waiting() == ["after it"]
+    reconciler.look()
+    assert desk.waiting() == ["after it", "lost"]
+    assert desk.record("lost").requeued == 1
+    assert [fact.task_id for fact in facts if isinstance(fact, events.MessageRequeued)] == ["lost"]
+    for _ in range(3):
+        reconciler.look()
+    assert desk.waiting() == ["after it", "lost"], "once"
+
+
+def test_a_message_that_was_lost_while_it_ran_is_put_back(desk: Desk, reconciler: Reconciler) -> None:
+    desk.put("a")
+    desk.client.rpop(QUEUE)
+    desk.begin("a", worker="w2")
+    for _ in range(2):
+        reconciler.look()
+    assert desk.waiting() == ["a"]
+
+
+def test_what_a_dead_worker_held_goes_back_first_in_line(
+    desk: Desk, reconciler: Reconciler, facts: list[events.Event]
+) -> None:
+    desk.lives("w2")
+    desk.put("a")
+    assert desk.fetch("w2") == "a"
+    desk.put("b")
+    desk.dies("w2")
+    reconciler.look()
+    assert desk.waiting() == ["a", "b"]
+    assert desk.client.exists(keys.UNACKED + "w2", keys.UNACKED_INDEX + "w2") == 0
+    assert [fact.count for fact in facts if isinstance(fact, events.MessagesRestored)] == [1]
+    reconciler.look()
+    assert desk.waiting() == ["a", "b"]
+
+
+def test_a_job_that_waits_beyond_the_greatest_age_is_a_dead_letter_that_says_so(
+    desk_with: Callable[..., Desk], ledger_server: PrivateRedis, facts: list[events.Event]
+) -> None:
+    desk = desk_with(max_age=0.001)
+    desk.put("a")
+    reconciler = Reconciler(ledger_server.url, LedgerSettings(max_age=0.001), "w1")
+    while desk.record("a").state == "waiting":
+        reconciler.look()
+    reconciler.stop_client()
+    outcome = desk.record("a").outcome
+    assert outcome is not None
+    assert "did not end within 0 s (BRIDGE_LEDGER__MAX_AGE)" in str(outcome.error)
+    assert [fact.count for fact in facts if isinstance(fact, events.JobsExpired)] == [1]
+
+
+def test_one_of_all_looks_and_another_takes_over_when_it_is_gone(desk: Desk, ledger_server: PrivateRedis) -> None:
+    one, two = (Reconciler(ledger_server.url, LedgerSettings(), name) for name in ("w1", "w2"))
+    assert one.leads()
+    assert one.leads()
+    assert not two.leads()
+    desk.client.delete("bridge:reconciler")
+    assert two.leads()
+    for reconciler in (one, two):
+        reconciler.stop_client()
