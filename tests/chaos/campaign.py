@@ -21,10 +21,12 @@ import httpx
 
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
-from tests.chaos.sides import AWAY, KINDS, Services, Side, command, inherited
+from tests.chaos.sides import AWAY, KINDS, Services, Side, Work, command, inherited
 
 _TICK = 0.05
 _SUBMITTERS = 3
+_RUN = 25
+"""Files of a run: three chunks of it."""
 
 _WORSE: tuple[dict[str, Any], ...] = (
     {"kind": "latency", "seconds": 0.5, "jitter": 0.5, "probability": 0.5},
@@ -55,6 +57,7 @@ class Plan:
         restarts: how often Redis is killed and started again.
         pace: seconds between two kills, on average.
         pools: one worker of each.
+        calm: whether the services behave.
         fsync: how Redis writes its append-only file.
         seed: of all chance.
     """
@@ -64,6 +67,7 @@ class Plan:
     restarts: int
     pace: float = 2.5
     pools: tuple[str, ...] = ("prefork", "threads", "prefork", "threads")
+    calm: bool = False
     fsync: Literal["always", "everysec"] = "always"
     seed: int = 0
 
@@ -74,7 +78,7 @@ class Accepted:
 
     name: str
     kind: str
-    text: str
+    path: str
 
 
 @dataclass(slots=True)
@@ -125,7 +129,9 @@ class Campaign:
         )
         sandbox.wait_ready(lambda: "onextree_url" in sandbox.tail(), 30)
         urls = json.loads(sandbox.tail().splitlines()[-1])
-        self._services = Services(self._server.url, urls["metadata_url"], urls["onextree_url"])
+        files = self.directory / "files"
+        files.mkdir()
+        self._services = Services(self._server.url, urls["metadata_url"], urls["onextree_url"], files)
         return self._services
 
     def wage(self) -> None:
@@ -144,7 +150,9 @@ class Campaign:
             self._stack.callback(worker.kill)
             self._start(worker)
         submitters = self._submitters()
-        deeds = [self._killing(), self._restarting(), self._misbehaving(submitters)]
+        deeds = [self._killing(), self._restarting()]
+        if not self.plan.calm:
+            deeds.append(self._misbehaving(submitters))
         while deeds:
             for deed in list(deeds):
                 if next(deed, None) is None:
@@ -212,28 +220,31 @@ class Campaign:
             yield from _pause(chance.uniform(1, 4))
 
     def _submitters(self) -> list[threading.Thread]:
-        shares = [range(first, self.plan.jobs, _SUBMITTERS) for first in range(_SUBMITTERS)]
-        kinds = list(KINDS)
-        pause = 0.9 * self.plan.kills * self.plan.pace / max(1, self.plan.jobs) * _SUBMITTERS
+        files = [self._services.files / f"{number:06}" for number in range(self.plan.jobs)]
+        for file in files:
+            file.write_text(f"file {file.name} of campaign {self.plan.seed}")
+        units = list(_units(files))
+        pause = 0.9 * self.plan.kills * self.plan.pace / len(units) * _SUBMITTERS
 
-        def submit(share: range) -> None:
+        def submit(share: Sequence[tuple[str, list[Path]]]) -> None:
             began = time.monotonic()
-            for count, number in enumerate(share):
+            for count, (kind, some) in enumerate(share):
                 while time.monotonic() < began + count * pause:
                     time.sleep(_TICK)
-                kind, text = kinds[number % len(kinds)], f"{number % 50:02} job {number} of {self.plan.seed}"
-                self.accepted.append(Accepted(self._insisted(kind, text), kind, text))
+                names = [name for work in self.side.works(kind, some) for name in self._insisted(work)]
+                self.accepted += [Accepted(name, kind, str(file)) for name, file in zip(names, some, strict=True)]
 
+        shares = [units[first::_SUBMITTERS] for first in range(_SUBMITTERS)]
         threads = [threading.Thread(target=submit, args=(share,), daemon=True) for share in shares]
         for thread in threads:
             thread.start()
         return threads
 
-    def _insisted(self, kind: str, text: str) -> str:
+    def _insisted(self, work: Work) -> list[str]:
         """Submit until it is confirmed: after an error nobody knows whether the job was accepted."""
         while True:
             try:
-                return self.side.submit(kind, text)
+                return work()
             except AWAY:
                 self.counts.resubmitted += 1
                 time.sleep(0.2)
@@ -266,6 +277,17 @@ class Campaign:
                 ask().raise_for_status()
                 return
             time.sleep(_TICK)
+
+
+def _units(files: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
+    """Deal the files out: as many to each kind, those of a run together."""
+    for first in range(0, len(files), _RUN * len(KINDS)):
+        for number, kind in enumerate(KINDS):
+            some = list(files[first + number * _RUN : first + (number + 1) * _RUN])
+            if some and kind == "bulk":
+                yield kind, some
+            else:
+                yield from ((kind, [file]) for file in some)
 
 
 def _pause(seconds: float) -> Iterator[bool]:

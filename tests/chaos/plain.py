@@ -5,6 +5,7 @@ and its issues advise (acknowledge late, redeliver soon, requeue when a child di
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -67,22 +68,24 @@ def _told(answer: httpx.Response) -> dict[str, Any]:
     return data
 
 
-def _hash(text: str) -> str:
+def _hash(path: str) -> str:
     with httpx.Client(timeout=_SECONDS) as client:
-        return str(_told(client.post(f"{_METADATA}/hash", files={"file": text.encode()}))["file_hash"])
+        content = Path(path).read_bytes()
+        return str(_told(client.post(f"{_METADATA}/hash", files={"file": content}))["file_hash"])
 
 
-def _intelligence(text: str) -> dict[str, Any]:
+def _intelligence(path: str) -> dict[str, Any]:
     with httpx.Client(timeout=_SECONDS) as client:
-        answer = client.post(f"{_ONEXTREE}/intelligence", json={"context": text})
+        answer = client.post(f"{_ONEXTREE}/intelligence", json={"context": f"section {path[-2:]}"})
         return dict(answer.json()) if answer.is_success else {}
 
 
-def _stamp(text: str, file_hash: str, known: dict[str, Any]) -> str:
+def _stamp(path: str, file_hash: str, known: dict[str, Any]) -> str:
+    text = Path(path).read_text()
     body = {
         "content": text,
         "file_hash": file_hash,
-        "file_path": f"/{text}",
+        "file_path": path,
         "file_size": len(text),
         "stamp_data": {"intelligence": known},
     }
@@ -91,24 +94,24 @@ def _stamp(text: str, file_hash: str, known: dict[str, Any]) -> str:
 
 
 @app.task(bind=True, name="plain.hash", **_retrying)
-def hash_step(_: "Task[Any, Any]", text: str) -> str:
+def hash_step(_: "Task[Any, Any]", path: str) -> str:
     """Hash."""
-    return _hash(text)
+    return _hash(path)
 
 
 @app.task(bind=True, name="plain.intelligence", **_retrying)
-def intelligence_step(_: "Task[Any, Any]", file_hash: str, text: str) -> list[Any]:
+def intelligence_step(_: "Task[Any, Any]", file_hash: str, path: str) -> list[Any]:
     """Ask about it."""
-    return [file_hash, _intelligence(text)]
+    return [file_hash, _intelligence(path)]
 
 
 @app.task(bind=True, name="plain.stamp", **_retrying)
-def stamp_step(_: "Task[Any, Any]", known: list[Any], text: str) -> str:
+def stamp_step(_: "Task[Any, Any]", known: list[Any], path: str) -> str:
     """Stamp it."""
-    return _stamp(text, known[0], known[1])
+    return _stamp(path, known[0], known[1])
 
 
 @app.task(bind=True, name="plain.stamp_file", **_retrying)
-def stamp_file(_: "Task[Any, Any]", text: str) -> str:
+def stamp_file(_: "Task[Any, Any]", path: str) -> str:
     """Do all three."""
-    return _stamp(text, _hash(text), _intelligence(text))
+    return _stamp(path, _hash(path), _intelligence(path))

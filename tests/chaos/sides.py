@@ -1,11 +1,12 @@
 """Whom a campaign is waged against: ours, or plain Celery; each says how it works, submits and ends.
 
-A side knows nothing of who is killed when. The next kind of job (a bulk run) is one more entry of `KINDS`.
+A side knows nothing of who is killed when. What is submitted is about texts, each in a file of its own; a kind of
+job that is new is one more case in each side's `works`.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +18,8 @@ from redis.exceptions import RedisError
 from bridge_tasks import runtime, workflows
 from bridge_tasks.bridge import Bridge
 from bridge_tasks.ledger import Outcome
-from bridge_tasks.models.content import InlineContent
+from bridge_tasks.runs import Run
 from tests.chaos import plain
-from tests.tasks.sending import inline
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +34,11 @@ class Services:
     redis_url: str
     metadata: str
     onextree: str
+    files: Path
+
+
+Work = Callable[[], list[str]]
+"""Submits a job; called again after one of `AWAY`, it submits the same. Returns an id for each of its files."""
 
 
 class Side(Protocol):
@@ -44,8 +49,8 @@ class Side(Protocol):
     def environment(self, services: Services) -> dict[str, str]:
         """What workers, and the submitter's own process, are told."""
 
-    def submit(self, kind: str, text: str) -> str:
-        """Submit a job, and return its id; raises one of `AWAY`."""
+    def works(self, kind: str, files: Sequence[Path]) -> Iterator[Work]:
+        """Give what is to be submitted of a kind about some files."""
 
     def states(self, names: Iterable[str]) -> dict[str, str]:
         """Say how jobs stand: `succeeded`, `failed`, `cancelled`, another state, or `unknown`."""
@@ -54,18 +59,8 @@ class Side(Protocol):
         """Tell all that is known of a job, for the report of a failure."""
 
 
-def _single(text: str) -> Any:
-    content = InlineContent.model_validate(inline(text))
-    return workflows.stamp_file_job(content, context=text[:2], file_path=f"/{text}")
-
-
-def _chain(text: str) -> Any:
-    content = InlineContent.model_validate(inline(text))
-    return workflows.stamp_file(content, context=text[:2], file_path=f"/{text}")
-
-
-KINDS: dict[str, Callable[[str], Any]] = {"single": _single, "chain": _chain}
-"""What is submitted about a text, by kind. All kinds are submitted equally often."""
+KINDS = ("single", "chain", "bulk")
+"""Every file is in a job of one of these kinds; all kinds have as many files."""
 
 
 class Ours:
@@ -77,6 +72,7 @@ class Ours:
         """The settings; what is not here is as it comes."""
         return {
             "BRIDGE_REDIS_URL": services.redis_url,
+            "BRIDGE_CONTENT__ROOTS": str(services.files),
             "BRIDGE_METADATA__URLS": services.metadata,
             "BRIDGE_ONEXTREE__URLS": services.onextree,
             "BRIDGE_METADATA__TIMEOUT": "2",
@@ -98,21 +94,42 @@ class Ours:
             "BRIDGE_LOG__JSON_LINES": "true",
         }
 
-    def submit(self, kind: str, text: str) -> str:
-        """Submit a job."""
-        return str(Bridge().submit(KINDS[kind](text)).id)
+    def works(self, kind: str, files: Sequence[Path]) -> Iterator[Work]:
+        """Give one message, or one chain, for each file; one run for all."""
+        if kind == "bulk":
+            run = workflows.stamp_files(files, context=_context, chunk_files=10)
+            yield lambda: _places(Bridge().submit(run), len(files))
+            return
+        build: Any = workflows.stamp_file_job if kind == "single" else workflows.stamp_file
+        for file in files:
+            yield lambda file=file: [Bridge().submit(build(file, context=_context(file))).id]  # type: ignore[misc]
 
     def states(self, names: Iterable[str]) -> dict[str, str]:
-        """Ask the ledger."""
+        """Ask the ledger: of a file in a run, the run."""
         current = runtime.current()
-        listed = list(names)
+        listed = [name for name in names if "|" not in name]
         known = current.run(current.ledger.watch(listed, ""))
-        return {name: _state(known[name]) if name in known else "unknown" for name in listed}
+        states = {name: _state(known[name]) if name in known else "unknown" for name in listed}
+        for run in {name.partition("|")[0] for name in names if "|" in name}:
+            outcomes = [str(outcome.state or "open") for _, outcome in Bridge().run(run).outcomes()]
+            states |= {f"{run}|{index}": state for index, state in enumerate(outcomes)}
+        return {name: states.get(name, "unknown") for name in names}
 
     def record(self, name: str) -> str:
         """Show the record of the ledger."""
         current = runtime.current()
+        run, _, index = name.partition("|")
+        if index:
+            return f"{Bridge().run(run).progress()}: {list(Bridge().run(run).outcomes())[int(index)]}"
         return str(current.run(current.ledger.find(name)))
+
+
+def _places(run: Run, count: int) -> list[str]:
+    return [f"{run.id}|{index}" for index in range(count)]
+
+
+def _context(source: Any) -> str:
+    return f"section {Path(source).name[-2:]}"
 
 
 def _state(outcome: Outcome | None) -> str:
@@ -132,12 +149,15 @@ class Plain:
             "PLAIN_ONEXTREE_URL": services.onextree,
         }
 
-    def submit(self, kind: str, text: str) -> str:
-        """Submit a job."""
-        if kind == "single":
-            return str(plain.stamp_file.delay(text).id)
-        steps = chain(plain.hash_step.s(text), plain.intelligence_step.s(text), plain.stamp_step.s(text))
-        return str(steps.apply_async().id)
+    def works(self, kind: str, files: Sequence[Path]) -> Iterator[Work]:
+        """Give one message, or one chain, for each file; it has no runs."""
+        for file in files:
+            if kind == "chain":
+                hashed = plain.hash_step.s(str(file))
+                steps = chain(hashed, plain.intelligence_step.s(str(file)), plain.stamp_step.s(str(file)))
+                yield lambda steps=steps: [str(steps.apply_async().id)]  # type: ignore[misc]
+            else:
+                yield lambda file=file: [str(plain.stamp_file.delay(str(file)).id)]  # type: ignore[misc]
 
     def states(self, names: Iterable[str]) -> dict[str, str]:
         """Ask the result backend, where an unknown task is PENDING as a waiting one is."""

@@ -65,8 +65,8 @@ def judge(accepted: list[Accepted], states: dict[str, str], effects: dict[str, i
     """Compare what was accepted with what was done. Pure."""
     verdict = Verdict()
     for job in accepted:
-        done = effects.get(f"/{job.text}", 0)
-        told = f"{job.name} ({job.kind}, {job.text!r}): {states[job.name]}, done {done} times"
+        done = effects.get(job.path, 0)
+        told = f"{job.name} ({job.kind}, {job.path}): {states[job.name]}, done {done} times"
         if states[job.name] not in OVER or (states[job.name] == "succeeded" and not done):
             verdict.lost.append(told)
         elif states[job.name] != "succeeded":
@@ -92,10 +92,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--side", choices=("ours", "plain"), default="ours", help="plain: Celery alone, its safest"
     )
+    parser.add_argument("--calm", action="store_true", help="let the services behave: nothing but kills")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON before the last line")
     given = parser.parse_args(arguments)
     seed = given.seed if given.seed is not None else int.from_bytes(os.urandom(3))
-    plan = Plan(given.jobs, given.kills, given.restarts, pace=given.pace, fsync=given.fsync, seed=seed)
+    plan = Plan(
+        given.jobs, given.kills, given.restarts, pace=given.pace, calm=given.calm, fsync=given.fsync, seed=seed
+    )
     print(f"seed {seed}", flush=True)  # noqa: T201 - the person who runs it reads it
     return _run(plan, given.side, as_json=given.json)
 
@@ -124,6 +127,7 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
             **asdict(counts),
             "side": side_name,
             "fsync": plan.fsync,
+            "calm": plan.calm,
             "seed": plan.seed,
             "accepted": len(campaign.accepted),
             "seconds": round(waged, 1),
