@@ -31,9 +31,15 @@ check: $(READY) ## Lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(READY) ## Search the state machines, the parsers and the fleet for an hour's worth of trouble
+ifdef SHORT
+soak: $(READY)
+	@$(BIN)/python -m tests.chaos.soak --short
+else
+soak: $(READY) ## Search for an hour's worth of trouble, then kill workers and Redis (SHORT=1: a minute of killing)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 3600 tests/policies tests/state tests/models \
 		tests/clients/test_any_answer.py tests/cache tests/fleet
+	@$(BIN)/python -m tests.chaos.soak --jobs 5000 --kills 100 --restarts 5 --json
+endif
 
 bench: $(READY) ## Measure, against plain peers in the same run
 	@$(BIN)/python benchmarks/call_overhead.py

@@ -33,6 +33,9 @@ SETTLE_SECONDS = {"ours": 90.0, "plain": 3.0 * plain.VISIBILITY}
 
 INDEXES = ("bridge:open:*", "bridge:unacked*", "bridge:worker:*", "bridge:left:*", "unacked*")
 
+SHORT = ("--jobs", "300", "--kills", "10", "--restarts", "1", "--pace", "1.5", "--json")
+"""What a minute is enough for."""
+
 _TOLD = 20
 """Bad jobs of a kind that are told in full."""
 
@@ -94,7 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--calm", action="store_true", help="let the services behave: nothing but kills")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON before the last line")
+    parser.add_argument("--short", action="store_true", help=f"the same as {' '.join(SHORT)}")
     given = parser.parse_args(arguments)
+    if given.short:
+        given = parser.parse_args(SHORT, given)
     seed = given.seed if given.seed is not None else int.from_bytes(os.urandom(3))
     plan = Plan(
         given.jobs, given.kills, given.restarts, pace=given.pace, calm=given.calm, fsync=given.fsync, seed=seed
