@@ -5,6 +5,7 @@ a death is noticed within seconds; nothing else is changed.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,13 +16,17 @@ from typing import Any
 import redis
 from fastapi import FastAPI
 
+from bridge_tasks import workflows
+from bridge_tasks.bridge import Bridge, Job
+from bridge_tasks.models.content import InlineContent
 from bridge_tasks.sandbox import metadata_service, onextree_service
 from bridge_tasks.sandbox.control import Controls, controls_of
 from bridge_tasks.sandbox.metadata_service import effects_of
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.sandbox.server import running
-from tests.workers import QUICK
+from tests.tasks.sending import inline
+from tests.workers import QUICK, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +37,9 @@ SHORT = {
     "BRIDGE_LEDGER__LOOK_SECONDS": "0.5",
     "BRIDGE_LOG__JSON_LINES": "true",
 }
+
+NOTHING: dict[str, Any] = {"keys": [], "queues": {}}
+"""What a stage leaves when all is done."""
 
 INDEXES = ("bridge:open:*", "bridge:unacked*", "bridge:worker:*", "bridge:left:*", "unacked*")
 
@@ -118,3 +126,20 @@ def staged(directory: Path, inherited: Mapping[str, str], **more: str) -> Iterat
         finally:
             for worker in stage.started:
                 worker.kill()
+
+
+def submitted(text: str, kind: str = "single") -> Job:
+    content = InlineContent.model_validate(inline(text))
+    build = workflows.stamp_file if kind == "chain" else workflows.stamp_file_job
+    return Bridge().submit(build(content, context=text, file_path=f"/{text}"))
+
+
+def died(worker: LocalProcess) -> bool:
+    return eventually(lambda: worker.returncode == -signal.SIGKILL, 20)
+
+
+def done_once(stage: Stage, job: Job, text: str) -> None:
+    """The job has succeeded, the service has done it once, and the ledger holds nothing open."""
+    assert eventually(lambda: job.state == "succeeded", 30), (job.record, stage.leftovers(), stage.logs())
+    assert stage.effects() == {f"/{text}": 1}
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), (stage.leftovers(), stage.logs())

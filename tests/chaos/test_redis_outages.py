@@ -7,8 +7,7 @@ import pytest
 
 from bridge_tasks.bridge import Job
 from bridge_tasks.sandbox.faults import Latency, Status
-from tests.chaos.stage import DEAD_AFTER, Stage, staged
-from tests.chaos.test_kill_points import NOTHING, submitted
+from tests.chaos.stage import DEAD_AFTER, NOTHING, Stage, staged, submitted
 from tests.workers import eventually, orchestrating
 
 AWAY = DEAD_AFTER + 1
