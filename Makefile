@@ -37,9 +37,15 @@ check: $(PEERS) ## Lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(PEERS) ## Search the state machines, the parsers and the fleet for an hour's worth of trouble
+ifdef SHORT
+soak: $(READY)
+	@$(BIN)/python -m tests.chaos.soak --short
+else
+soak: $(PEERS) ## Search for an hour's worth of trouble, then kill workers and Redis (SHORT=1: a minute of killing)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 3600 tests/policies tests/state tests/models \
 		tests/clients/test_any_answer.py tests/cache tests/fleet
+	@$(BIN)/python -m tests.chaos.soak --jobs 5000 --kills 100 --restarts 5 --json
+endif
 
 bench: $(PEERS) ## Measure against peers in the same run, and renew docs/performance.md (minutes)
 	@$(BIN)/python -m benchmarks.report

@@ -194,7 +194,7 @@ class JobLedger:
         done = await run(
             self._client,
             _REQUEUE,
-            [keys.JOB + name, envelope.queue_key(queue)],
+            [keys.JOB + name, queue],
             [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
         )
         return int(done) == 1
@@ -215,7 +215,7 @@ class JobLedger:
         return found
 
     async def queues(self) -> list[str]:
-        """Return the queues that jobs were put into."""
+        """Return the lists that jobs were put into: of a queue, one for each priority."""
         return sorted(text(name) for name in await self._client.execute_command("SMEMBERS", keys.QUEUES))
 
     async def now(self) -> int:
