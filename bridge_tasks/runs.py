@@ -49,6 +49,7 @@ class BulkRun:
         chunk_bytes: bytes of content in a chunk, at most; a larger file is a chunk of its own.
         correlation_id: what the run travels with.
         title: what to call it.
+        id: the run's. Submitted again after an error, the same object is the same run: it goes on where it was.
     """
 
     sources: Iterable[Source]
@@ -58,6 +59,7 @@ class BulkRun:
     chunk_bytes: int = CHUNK_BYTES
     correlation_id: UUID | str | None = None
     title: str = "files"
+    id: str = field(default_factory=lambda: str(uuid4()))
 
     def files(self) -> Iterator[tuple[RunFile, int]]:
         """Give each source as the run keeps it, with its size; what is refused says why."""
@@ -185,18 +187,20 @@ def submit(run: BulkRun, *, resume: str | None = None, on_chunk: Callable[[Run, 
     Raises:
         InvalidRequest: the run to resume has had other files; nothing was sent.
         JobUnknown: there is no record of it.
-        kombu.exceptions.OperationalError, redis.RedisError: Redis is out of reach; resume later.
+        kombu.exceptions.OperationalError, redis.RedisError: Redis is out of reach; submit the same object again
+            (its sources must be such that can be read twice), or resume later.
     """
     runtime = current()
-    if resume is None:
-        name = str(uuid4())
+    begun = runtime.run(runtime.runs.progress(run.id)) if resume is None else None
+    if resume is None and begun is None:
+        name = run.id
         cid = correlation.parse(run.correlation_id or correlation.ensure())
         runtime.run(runtime.runs.create(name, cid, run.title, run.options))
         handle = Run(name, cid, runtime)
         sent = RunProgress(name, cid, run.title, *(0,) * 7, sealed=False, stopped=False, accepted=0.0, ended=None)
     else:
-        sent = Run(resume, "", runtime).progress()
-        handle = Run(resume, sent.correlation_id, runtime)
+        sent = begun or Run(resume or run.id, "", runtime).progress()
+        handle = Run(sent.id, sent.correlation_id, runtime)
     _Submitting(runtime, handle, run).go_on_from(sent, on_chunk)
     return handle
 

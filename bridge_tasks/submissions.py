@@ -31,7 +31,7 @@ def fresh(work: Signature[Any]) -> Signature[Any]:
     if type(work) is Signature and not any(map(work.options.get, _CALLBACKS)):
         # Without a deep copy: this is on the way of every job.
         options = {name: value for name, value in work.options.items() if name not in _OF_ONE_SENDING}
-        app = work._app  # noqa: SLF001 - as `clone` does
+        app = work._app  # type: ignore[attr-defined] # noqa: SLF001 - as `clone` does
         return Signature(work.task, work.args, dict(work.kwargs), options, immutable=work.immutable, app=app)
     copy: Signature[Any] = work.clone()
     if isinstance(copy, chord):

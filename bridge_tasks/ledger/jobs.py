@@ -28,7 +28,7 @@ _CANCEL = Script("cancel", __package__)
 _MANY = 500
 """Records asked about in one call: it holds Redis for a millisecond."""
 
-Verdict = Literal["run", "busy", "superseded", "old", "succeeded", "failed", "cancelled"]
+Verdict = Literal["run", "busy", "old", "succeeded", "failed", "cancelled"]
 
 
 class LedgerRules(Protocol):
@@ -51,8 +51,8 @@ class LedgerRules(Protocol):
 class Claim:
     """Whether a worker is to run a message that it holds.
 
-    `run`; `busy`: another worker runs it; `superseded`: a later message of the same task was sent; `old`: it is
-    over the greatest age; else it has ended, with `outcome`. `runs` is how many runs began before this one.
+    `run`; `busy`: another worker runs it, or a retry took its place; `old`: it is over the greatest age; else it
+    has ended, with `outcome`. `runs` is how many runs began before this one.
     """
 
     verdict: Verdict
@@ -88,7 +88,7 @@ class JobLedger:
         verdict, told = _two(await run(self._client, _BEGIN, [keys.JOB + name], [name, rank, worker, *ages]))
         if verdict == "run":
             return Claim("run", runs=int(told))
-        if verdict in ("busy", "superseded", "old"):
+        if verdict in ("busy", "old"):
             return Claim(verdict)  # type: ignore[arg-type] # narrowed by the line above
         return Claim(verdict, outcome=Outcome.loads(verdict, told))  # type: ignore[arg-type] # begin.lua's words
 
@@ -227,7 +227,7 @@ class JobLedger:
         done = await run(
             self._client,
             _REQUEUE,
-            [keys.JOB + name, envelope.queue_key(queue)],
+            [keys.JOB + name, queue],
             [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
         )
         return int(done) == 1
@@ -248,7 +248,7 @@ class JobLedger:
         return found
 
     async def queues(self) -> list[str]:
-        """Return the queues that jobs were put into."""
+        """Return the lists that jobs were put into: of a queue, one for each priority."""
         return sorted(text(name) for name in await self._client.execute_command("SMEMBERS", keys.QUEUES))
 
     async def now(self) -> int:

@@ -17,6 +17,7 @@ import orjson
 
 from bridge_tasks import errors
 from bridge_tasks.errors import BridgeError, JobFailed
+from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR
 
 State = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
 OVER: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -160,7 +161,7 @@ class JobRecord:
             ended=_seconds(fields.get("ended")),
             runs=int(fields.get("runs", 0)),
             requeued=int(fields.get("requeued", 0)),
-            queue=fields.get("queue"),
+            queue=fields["queue"].partition(PRIORITY_SEPARATOR)[0] if "queue" in fields else None,
             job=fields.get("job"),
             parts=tuple(orjson.loads(fields["parts"])) if fields.get("parts") else (),
             outcome=Outcome.loads(state, fields.get("outcome", "")) if state in OVER else None,

@@ -3,7 +3,8 @@
 A task is a function from a request model to a result. Its message carries the request's fields as keywords and, in
 a chain, the previous result as the one positional argument. Bad input is refused in `apply_async`, before anything
 is sent, and again in the worker, for messages from elsewhere. No task retries except through here. A run that
-ended because a call was kept back (circuit open, service busy, rate used up) loses no attempt.
+ended because a call was kept back (circuit open, service busy, rate used up), or failed while the circuit was not
+closed (a probe, the call that opened it), loses no attempt.
 """
 
 import inspect
@@ -21,7 +22,7 @@ from pydantic_core import to_jsonable_python
 from bridge_tasks import correlation, events, idempotency
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
-from bridge_tasks.errors import BridgeError, InvalidRequest
+from bridge_tasks.errors import BridgeError, ClientError, InvalidRequest
 from bridge_tasks.idempotency import Effect
 from bridge_tasks.ledger import Claim, Outcome
 from bridge_tasks.messages import HEADER, WAITS
@@ -37,6 +38,8 @@ R = TypeVar("R", bound=TaskRequest)
 
 SPREAD = 0.25
 """A countdown that was asked for is prolonged by up to this share, so that not all jobs come back at once."""
+
+_SERVER_ERROR = 500
 
 LONGEST_WAIT = 10.0
 """Seconds after which a job whose call was kept back looks again, unless it was told to stay away for longer."""
@@ -109,10 +112,9 @@ class BridgeTask(Step, Generic[R]):
         """Run here and now: parse, work within the deadline, answer plain JSON; put back what may pass."""
         began = time.monotonic()
         subject = None
-        queued = not (self.request.called_directly or self.request.is_eager)
         claim = None
         try:
-            if queued:
+            if self._queued:
                 claim = claiming.claim(self.request)
                 if claim.outcome is not None:
                     return claim.outcome.result
@@ -121,8 +123,9 @@ class BridgeTask(Step, Generic[R]):
             with within(load().task.deadline), self._once(claim):
                 answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
-            self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
-            if self._may_retry(error):
+            again = self._may_retry(error, claim)
+            self._tell("retried" if again else "failed", began, subject, error)
+            if again:
                 self._put_back(error)
             raise
         except Ignore:
@@ -130,23 +133,42 @@ class BridgeTask(Step, Generic[R]):
         except Exception as error:
             self._tell("failed", began, subject, error)
             raise
-        if queued:
-            claiming.note(str(self.request.id), Outcome("succeeded", answer))
         self._tell("succeeded", began, subject, None)
         return answer
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Tell the ledger; Celery calls this once the steps that follow are sent.
+
+        A task whose end were on record before would not be run again for their sake, if its worker died between.
+        """
+        del args, kwargs
+        if self._queued:
+            claiming.note(task_id, Outcome("succeeded", retval))
+
+    @property
+    def _queued(self) -> bool:
+        """Whether a message asks for this run."""
+        return not (self.request.called_directly or self.request.is_eager)
 
     def _once(self, claim: Claim | None) -> AbstractContextManager[object]:
         """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""
         if claim is None:
             return nullcontext()
-        again = claim.runs > 0 or self.request.retries > 0 or bool((self.request.headers or {}).get("redelivered"))
-        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=again))
+        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=self._is_resumed(claim)))
 
-    def _may_retry(self, error: BridgeError) -> bool:
-        if not error.retryable or self.request.called_directly:
+    def _is_resumed(self, claim: Claim | None) -> bool:
+        """Whether a run before this one may have brought the effect about."""
+        redelivered = bool((self.request.headers or {}).get("redelivered"))
+        return claim is not None and (claim.runs > 0 or self.request.retries > 0 or redelivered)
+
+    def _may_retry(self, error: BridgeError, claim: Claim | None) -> bool:
+        if self.request.called_directly:
+            return False
+        # What a run before may have done is done: nonsense that keeps this one from seeing it is no end.
+        if not error.retryable and not (self._is_resumed(claim) and _is_nonsense(error)):
             return False
         # Run eagerly, there is no queue to wait in: a wait is an attempt, or there would be no end of them.
-        if error.unsent and not self.request.is_eager:
+        if error.blameless and not self.request.is_eager:
             return True
         return self.request.retries + 1 < load().task.retry.attempts
 
@@ -154,7 +176,7 @@ class BridgeTask(Step, Generic[R]):
         policy = load().task.retry
         chance = random.random()  # noqa: S311 - spread, not secrecy
         headers: dict[str, Any] = dict(self.request.headers or {})
-        if error.unsent and not self.request.is_eager:
+        if error.blameless and not self.request.is_eager:
             headers[WAITS] = waits = _count(headers.get(WAITS)) + 1
             pause = min(backoff(policy, waits, chance), LONGEST_WAIT)
             self.request.retries -= 1  # Celery adds one: this run was no attempt
@@ -202,6 +224,11 @@ def _vet_all(request: TaskRequest) -> None:
             vet(content, load().content)
         except InvalidRequest as error:
             raise InvalidRequest(f"{where}{error.field}", error.reason) from None
+
+
+def _is_nonsense(error: BridgeError) -> bool:
+    """Whether a service broke, or said nothing that makes sense: no word about the job itself."""
+    return isinstance(error, ClientError) and (error.status is None or error.status >= _SERVER_ERROR)
 
 
 def _count(told: Any) -> int:

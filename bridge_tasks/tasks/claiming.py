@@ -48,7 +48,7 @@ def claim(request: Any) -> Claim:
         raise JobExpired(
             f"the job did not end within {load().ledger.max_age:.0f} s (BRIDGE_LEDGER__MAX_AGE)", "age"
         )
-    if said.verdict in ("busy", "superseded", "failed", "cancelled"):
+    if said.verdict in ("busy", "failed", "cancelled"):
         events.emit(events.RunSpared(request.id, said.verdict))
         raise Ignore
     if said.verdict == "succeeded":

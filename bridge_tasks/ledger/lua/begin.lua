@@ -1,7 +1,7 @@
 -- Says whether a message that a worker holds is to be run, and notes who runs it.
 --
 -- KEYS: the record. ARGV: id, rank of the message, worker, lease and greatest age in microseconds.
--- Returns {'run', runs before this one}, {'busy'}, {'superseded'}, {'old'}, or {how it ended, its outcome}.
+-- Returns {'run', runs before this one}, {'busy'}, {'old'}, or {how it ended, its outcome}.
 local id, rank, worker = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local lease, age = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
@@ -26,13 +26,13 @@ if known[5] and known[5] ~= id then
   accepted = whole[2] or accepted
   if whole[1] == 'waiting' then redis.call('HSET', job, 'state', 'running') end
 end
+if rank < tonumber(known[2] or 0) then return {'busy'} end -- a retry took its place
 if now - tonumber(accepted or now) > age then return {'old'} end
-if rank < tonumber(known[2] or 0) then return {'superseded'} end -- a retry of it was sent since
-if state == 'running' and rank <= tonumber(known[2] or 0) and now < tonumber(known[4] or 0)
+if state == 'running' and rank == tonumber(known[2] or 0) and now < tonumber(known[4] or 0)
   and redis.call('EXISTS', 'bridge:worker:' .. (known[3] or '')) == 1 then
   return {'busy'}
 end
 local runs = tonumber(known[7] or 0)
-redis.call('HSET', KEYS[1], 'state', 'running', 'rank', math.max(rank, tonumber(known[2] or 0)), 'worker', worker,
+redis.call('HSET', KEYS[1], 'state', 'running', 'rank', rank, 'worker', worker,
   'lease', string.format('%.0f', now + lease), 'begun', string.format('%.0f', now), 'runs', runs + 1)
 return {'run', runs}

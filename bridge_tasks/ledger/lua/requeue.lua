@@ -5,8 +5,12 @@
 local id, envelope, queue, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item')
+local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item', 'worker', 'lease')
 if known[1] ~= ARGV[5] or known[2] ~= ARGV[6] or (known[3] or '0') ~= ARGV[7] then return 0 end
+if known[1] == 'running' and tonumber(now) < tonumber(known[9] or 0)
+  and redis.call('EXISTS', 'bridge:worker:' .. (known[8] or '')) == 1 then
+  return 0 -- its message is gone, and its run goes on
+end
 
 local function revive(name)
   local key = 'bridge:job:' .. name
