@@ -25,6 +25,10 @@ STYLES = {
     "degraded": "yellow",
     "unfinished": "yellow",
     "no stamp": "yellow",
+    "running": "yellow",
+    "waiting": "yellow",
+    "to come": "dim",
+    "never began": "dim",
 }
 """By state; any other is trouble, and red."""
 _ID_CELLS = 36
