@@ -15,7 +15,7 @@ from tests.cli.conftest import Up
 DOC = (REPOSITORY / "docs" / "orchestrator.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", DOC, re.DOTALL | re.MULTILINE)
 
-ASK = '''
+ASK = """
 from fastapi.testclient import TestClient
 
 with TestClient(app) as http:
@@ -32,7 +32,7 @@ with TestClient(app) as http:
     health = http.get("/health")
     assert (health.status_code, health.json()["healthy"]) == (200, True), health.text
 print("well")
-'''
+"""
 
 
 @pytest.fixture(scope="module")
