@@ -44,9 +44,10 @@ class Runtime:
     Args:
         settings: the tree from the environment.
         bottom: how I/O is done; blocking, for tasks.
+        patient: give shared state as long as all else in Redis.
     """
 
-    def __init__(self, settings: Settings, bottom: Bottom | None = None) -> None:
+    def __init__(self, settings: Settings, bottom: Bottom | None = None, *, patient: bool = False) -> None:
         bottom = bottom or blocking_bottom()
         self.settings = settings
         self.redis = redis.Redis.from_url(
@@ -58,8 +59,8 @@ class Runtime:
         self._shared_redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(),
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=SHARED_SECONDS,
-            socket_connect_timeout=SHARED_CONNECT_SECONDS,
+            socket_timeout=REDIS_SECONDS if patient else SHARED_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS if patient else SHARED_CONNECT_SECONDS,
         )
         self.ledger_redis = redis.Redis.from_url(
             settings.ledger_url,
@@ -149,8 +150,11 @@ _lock = threading.Lock()
 _runtime: Runtime | None = None
 
 
-def current() -> Runtime:
+def current(*, patient: bool = False) -> Runtime:
     """Return this process's runtime, opened now if it was not.
+
+    Args:
+        patient: for people, who rather wait a moment than be told that Redis is away. Only where it is opened now.
 
     Raises:
         ConfigurationError: the environment is wrong.
@@ -159,7 +163,7 @@ def current() -> Runtime:
     if _runtime is None:
         with _lock:
             if _runtime is None:
-                _runtime = Runtime(load())
+                _runtime = Runtime(load(), patient=patient)
     return _runtime
 
 

@@ -111,7 +111,7 @@ class ServiceSettings(Section):
     deadline: Seconds = 30.0
     retry: RetryConfig = RetryConfig(attempts=3, initial=0.2, patience=1.0)
     breaker: CircuitBreakerConfig = CircuitBreakerConfig(
-        failure_rate_threshold=0.5, max_recovery_timeout=120.0, ramp_seconds=5.0
+        failure_rate_threshold=0.5, max_recovery_timeout=120.0, ramp_seconds=1.0
     )
     balancing: BalancingConfig = BalancingConfig()
     hedging: HedgingConfig = HedgingConfig()

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from redis import Redis
 
 from bridge_tasks.cli.health import masked
 from bridge_tasks.sandbox.redis import PrivateRedis
-from tests.cli.command import NO_REDIS, environment, finish, run, start
+from tests.cli.command import NO_REDIS, environment, finish, run, seconds_to_load, start
 
 COMMANDS = ("demo", "up", "worker", "stamp", "validate", "health", "sandbox")
 
@@ -81,12 +82,13 @@ def test_wrong_input_is_one_clear_message_and_status_2(
 
 def test_a_redis_that_is_down_is_one_clear_line_and_status_1(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
+    loading = seconds_to_load()
     began = time.monotonic()
     ended = run("stamp", "file", cwd=tmp_path, extra={"BRIDGE_REDIS_URL": NO_REDIS, "BRIDGE_CONTENT__ROOTS": "/"})
     assert ended.status == 1
     assert ended.err.startswith("bridge-tasks: Redis is out of reach")
     assert len(ended.err.splitlines()) == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < loading + 10
 
 
 def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
@@ -95,6 +97,7 @@ def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
         "BRIDGE_METADATA__URLS": "http://127.0.0.1:1",
         "BRIDGE_ONEXTREE__URLS": "http://127.0.0.1:1",
     }
+    loading = seconds_to_load()
     began = time.monotonic()
     ended = run("health", "--json", cwd=tmp_path, extra=extra)
     assert ended.status == 1
@@ -102,7 +105,7 @@ def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
     assert {name: part["healthy"] for name, part in ended.json.items() if name != "healthy"} == dict.fromkeys(
         ("broker", "results", "workers", "metadata", "onextree"), False
     )
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < loading + 10
 
 
 @pytest.mark.parametrize(
@@ -121,11 +124,12 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
 def test_health_does_not_wait_for_a_redis_that_hangs(tmp_path: Path) -> None:
     with PrivateRedis() as redis:
         redis.pause()
+        loading = seconds_to_load()
         began = time.monotonic()
         ended = run("health", cwd=tmp_path, extra={"BRIDGE_REDIS_URL": redis.url})
         assert ended.status == 1
         assert "no answer within" in ended.out
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < loading + 10
 
 
 def test_when_its_time_is_over_stamp_says_what_goes_on(silent_redis: dict[str, str], tmp_path: Path) -> None:
@@ -153,13 +157,18 @@ def test_without_a_worker_stamp_says_so_and_ctrl_c_leaves_the_jobs_in_the_queue(
         sent = queues.llen("bridge.metadata")
     assert ended.status == 130
     assert 0 < sent <= 200  # however many files there are
-    told = (
-        f"Interrupted: 0 of 250 files done, {sent} jobs at workers or in the queue will go on, {250 - sent} files"
+    told = re.search(
+        r"Interrupted: 0 of 250 files done, (\d+) jobs? at workers or in the queue will go on, "
+        r"(1 job may have been sent, )?(\d+) files not sent",
+        ended.err,
     )
-    assert told in ended.err
+    assert told, ended.err
+    goes_on, unsure, unsent = int(told[1]), int(bool(told[2])), int(told[3])
+    assert goes_on <= sent <= goes_on + unsure
+    assert goes_on + unsure + unsent == 250
     assert "250 unfinished" in ended.err
     assert "Correlation id: night-7" in ended.err
-    assert len(ended.out.splitlines()) == 3  # the heading; those that were sent, those that were not
+    assert len(ended.out.splitlines()) == 3 + unsure  # the heading; those that were sent, those that were not
 
 
 def test_the_sandbox_names_a_port_that_is_taken(tmp_path: Path) -> None:
