@@ -71,12 +71,12 @@ class Runtime:
         self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.runs = RunLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.shared = SharedRedis(BlockingRedis(self._shared_redis))
-        self._circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
+        self.circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
         self.metadata = AsyncMetadataStampingClient(
-            **_service(settings.metadata, bottom, self.shared, self._circuit_news)
+            **_service(settings.metadata, bottom, self.shared, self.circuit_news)
         )
         self.onextree = AsyncOnexTreeClient(
-            **_service(settings.onextree, bottom, self.shared, self._circuit_news),
+            **_service(settings.onextree, bottom, self.shared, self.circuit_news),
             enable_cache=settings.onextree.cache,
             cache_ttl=settings.onextree.cache_ttl,
             cache_max_size=settings.onextree.cache_max_size,
@@ -106,7 +106,7 @@ class Runtime:
     def close(self) -> None:
         """Close every connection."""
         self.flush()
-        self._circuit_news.stop()
+        self.circuit_news.stop()
         for opened in (self.metadata, self.onextree, self.content):
             drive(opened.close())
         self.redis.close()

@@ -3,7 +3,8 @@
 A task is a function from a request model to a result. Its message carries the request's fields as keywords and, in
 a chain, the previous result as the one positional argument. Bad input is refused in `apply_async`, before anything
 is sent, and again in the worker, for messages from elsewhere. No task retries except through here. A run that
-ended because a call was kept back (circuit open, service busy, rate used up) loses no attempt.
+ended because a call was kept back (circuit open, service busy, rate used up), or failed while the circuit was not
+closed (a probe, the call that opened it), loses no attempt.
 """
 
 import inspect
@@ -173,7 +174,7 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         if not error.retryable and not (self._is_resumed(claim) and _is_nonsense(error)):
             return False
         # Run eagerly, there is no queue to wait in: a wait is an attempt, or there would be no end of them.
-        if error.unsent and not self.request.is_eager:
+        if error.blameless and not self.request.is_eager:
             return True
         return self.request.retries + 1 < load().task.retry.attempts
 
@@ -181,7 +182,7 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         policy = load().task.retry
         chance = random.random()  # noqa: S311 - spread, not secrecy
         headers: dict[str, Any] = dict(self.request.headers or {})
-        if error.unsent and not self.request.is_eager:
+        if error.blameless and not self.request.is_eager:
             headers[WAITS] = waits = _count(headers.get(WAITS)) + 1
             pause = min(backoff(policy, waits, chance), LONGEST_WAIT)
             self.request.retries -= 1  # Celery adds one: this run was no attempt
