@@ -219,7 +219,7 @@ def _told(pause: _Pause, now: float) -> dict[str, Any]:
 
 @inspect_command()
 def paused_queues(state: Any, **_: Any) -> dict[str, Any]:
-    """Tell which queues this worker has paused, and why: `celery inspect paused_queues`, `bridge-tasks health`."""
+    """Tell which queues this worker has paused, and why; `bridge-tasks health` asks."""
     pausing: Pausing | None = getattr(state.consumer, "pausing", None)
     return pausing.paused() if pausing is not None else {}
 

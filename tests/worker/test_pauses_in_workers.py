@@ -217,7 +217,7 @@ def test_a_pause_outlasts_a_restart_of_redis(services: tuple[FastAPI, FastAPI], 
             assert eventually(lambda: len(stack.lines("job succeeded", task="bridge.generate_hash")) == len(jobs))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_an_outage_with_two_thousand_waiting_jobs_costs_none_of_them_an_attempt(
     redis_url: str, services: tuple[FastAPI, FastAPI], tmp_path: Path
 ) -> None:
@@ -227,11 +227,11 @@ def test_an_outage_with_two_thousand_waiting_jobs_costs_none_of_them_an_attempt(
         assert eventually(lambda: stack.lines("queue paused", queue=METADATA))
         jobs = set(send(2000, "who waits"))
         probed = "a probe failed"
-        assert eventually(lambda: len(stack.lines("queue paused", queue=METADATA, cause=probed)) >= 6)
+        assert eventually(lambda: len(stack.lines("queue paused", queue=METADATA, cause=probed)) >= 4)
         assert stack.waiting() >= len(jobs)
 
         stack.service.faults.clear()
-        assert eventually(lambda: stack.waiting() == stack.held() == 0, 90)
+        assert eventually(lambda: stack.waiting() == stack.held() == 0, 150)
 
     assert len(stack.lines("job succeeded")) == len(jobs) + len(finders)
     ended = [line for line in stack.lines("job succeeded") if line["task_id"] in jobs]
