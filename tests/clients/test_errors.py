@@ -32,7 +32,9 @@ each = pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__na
 def drawn() -> dict[str, int]:
     """Read the tree in the module's docstring: each class, and how deep it stands."""
     lines = re.findall(
-        r"^(\W*)([A-Z]\w+(?:Error|Request|Unavailable|Busy|Limited|Failed|Expired|Cancelled|Unknown))", inspect.getdoc(errors) or "", re.MULTILINE
+        r"^(\W*)([A-Z]\w+(?:Error|Request|Unavailable|Busy|Limited|Failed|Expired|Cancelled|Unknown))",
+        inspect.getdoc(errors) or "",
+        re.MULTILINE,
     )
     return {name: len(indent) // 4 for indent, name in lines}
 
