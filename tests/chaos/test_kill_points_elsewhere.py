@@ -112,5 +112,27 @@ def test_a_run_that_is_submitted_again_after_an_error_is_the_same_run(stage: Sta
     assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
 
 
+@pytest.mark.parametrize("point", ["before a chunk is settled", "after a chunk was settled"])
+@pytest.mark.parametrize("together", [True, False], ids=["stamped together", "each alone"])
+def test_a_worker_that_is_killed_as_it_settles_a_chunk_leaves_counts_that_agree(
+    stage: Stage, point: str, together: bool
+) -> None:
+    files = [stage.directory / f"{number}.txt" for number in range(3)]
+    for file in files:
+        file.write_text(file.name)
+    if not together:
+        stage.controls.faults.add(Status(code=413, count=1, path="/batch"))
+    doomed = stage.ready(stage.worker("doomed", dies=point))
+    run = Bridge().submit(workflows.stamp_files(files, context="c"))
+    assert died(doomed), stage.logs()
+
+    stage.ready(stage.worker("heir"))
+
+    ended = run.wait(60)
+    assert (ended.total, ended.succeeded, ended.failed) == (3, 3, 0), stage.logs()
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+    assert (run.progress().succeeded, stage.effects()) == (3, {str(file): 1 for file in files})
+
+
 def _away(*_: Any) -> bool:
     raise redis.ConnectionError
