@@ -85,8 +85,8 @@ class QoS(kombu_redis.QoS):
 class Channel(kombu_redis.Channel):
     """A channel whose messages have records."""
 
-    _shared: Any = None
     QoS = QoS
+    _shared: Any = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

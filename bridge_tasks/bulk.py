@@ -79,11 +79,20 @@ class _Chunk:
         )
 
 
-Alone = Callable[[RunFile, int, RunOptions], None]
-"""Sends a file as a job of its own, told its place in the chunk; sent twice, it is one job."""
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Into which a chunk gives the files that are better done alone.
+
+    Attributes:
+        alone: sends a file as a job of its own, told its place in the chunk; sent twice, it is one job.
+        taken: tells which of so many files were sent alone already, by a run before this one.
+    """
+
+    alone: Callable[[RunFile, int, RunOptions], None]
+    taken: Callable[[int], Iterable[int]]
 
 
-async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, alone: Alone) -> ChunkStamped:
+async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, hands: Hands) -> ChunkStamped:
     """Stamp the files of one chunk and note what became of each.
 
     Raises:
@@ -95,6 +104,10 @@ async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, 
     if progress is None or progress.options is None or files is None:
         raise JobUnknown(f"there is no record of run {request.run}")
     chunk = _Chunk(files)
+    effect = idempotency.current()
+    if effect is not None and effect.resumed:
+        for index in hands.taken(len(files)):  # they are counted when they end: once
+            chunk.outcomes[index] = FileOutcome(None, alone=True)
     look = _Looking(runs, request.run)
     try:
         if progress.stopped:
@@ -105,7 +118,7 @@ async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, 
     except Cancelled:
         chunk.cancel()
     for index, file in chunk.open():
-        alone(file, index, progress.options)
+        hands.alone(file, index, progress.options)
         chunk.outcomes[index] = FileOutcome(None, alone=True)
     await runs.settle(request.run, request.number, [chunk.outcomes[index] for index in range(len(files))])
     return chunk.counts()
