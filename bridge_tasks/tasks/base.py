@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
-from celery import Task
 from celery.exceptions import Ignore, Retry
 from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
@@ -33,6 +32,7 @@ from bridge_tasks.resilience.policy.retry import backoff
 from bridge_tasks.resilience.transport.deadline import within
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import claiming
+from bridge_tasks.tasks.steps import Step
 
 R = TypeVar("R", bound=TaskRequest)
 
@@ -45,7 +45,7 @@ LONGEST_WAIT = 10.0
 """Seconds after which a job whose call was kept back looks again, unless it was told to stay away for longer."""
 
 
-class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types makes Task generic, Celery does not
+class BridgeTask(Step, Generic[R]):
     """The base of every task of ours.
 
     `task.delay(content=..., namespace=...)`, `task.s(...)`, `task.apply_async(kwargs=...)` all take the fields of
@@ -149,12 +149,6 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
     def _queued(self) -> bool:
         """Whether a message asks for this run."""
         return not (self.request.called_directly or self.request.is_eager)
-
-    def replace(self, sig: Any) -> Any:
-        """Put a signature in this task's place, as Celery does; the ledger hears of it first."""
-        if not self.request.is_eager:
-            claiming.hand_over(str(self.request.id))
-        return super().replace(sig)
 
     def _once(self, claim: Claim | None) -> AbstractContextManager[object]:
         """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""

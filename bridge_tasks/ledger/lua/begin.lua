@@ -18,7 +18,8 @@ if known[5] and known[5] ~= id then
   local job = 'bridge:job:' .. known[5]
   local whole = redis.call('HMGET', job, 'state', 'accepted')
   if whole[1] == 'cancelled' then
-    redis.call('HSET', KEYS[1], 'state', 'cancelled')
+    redis.call('HSET', KEYS[1], 'state', 'cancelled', 'ended', string.format('%.0f', now))
+    redis.call('HDEL', KEYS[1], 'message')
     redis.call('ZREM', 'bridge:open:' .. (known[9] or ''), id)
     return {'cancelled', ''}
   end

@@ -16,7 +16,7 @@ local function revive(name)
   local key = 'bridge:job:' .. name
   if redis.call('HGET', key, 'state') ~= 'failed' then return end
   redis.call('HSET', key, 'state', 'waiting', 'accepted', now)
-  redis.call('HDEL', key, 'outcome', 'ended', 'trouble')
+  redis.call('HDEL', key, 'outcome', 'ended', 'trouble', 'why')
   redis.call('EXPIRE', key, keep)
   local submitted = redis.call('HGET', key, 'key')
   if submitted then redis.call('SET', 'bridge:key:' .. submitted, name, 'EX', keep) end
@@ -35,11 +35,26 @@ if ARGV[8] == '1' then
       advance(run, {failed = -count, settled = index == '' and -1 or 0}, now, keep)
     end
   end
-  local job, part = known[4], known[5]
-  if part and part ~= '' and part ~= id then revive(part) end
-  if job and job ~= id then
-    if part and part ~= '' and part ~= job then redis.call('SADD', 'bridge:left:' .. job, part) end
+  local place = redis.call('HGET', KEYS[1], 'place')
+  while place do
+    revive(place)
+    place = redis.call('HGET', 'bridge:job:' .. place, 'place')
+  end
+  local job, part = known[4], known[5] or ''
+  if job and job ~= id and part ~= '-' then
+    if part ~= '' and part ~= id then revive(part) end
     revive(job)
+    if part ~= '' and part ~= job then
+      redis.call('SADD', 'bridge:left:' .. job, part)
+      redis.call('EXPIRE', 'bridge:left:' .. job, keep)
+      -- It fails again in the end if another part of it has failed: that one was not sent again.
+      for _, other in ipairs(cjson.decode(redis.call('HGET', 'bridge:job:' .. job, 'parts') or '[]')) do
+        local ended = redis.call('HMGET', 'bridge:job:' .. other, 'state', 'outcome')
+        if other ~= part and (ended[1] == 'failed' or ended[1] == 'cancelled') then
+          redis.call('HSET', 'bridge:job:' .. job, 'trouble', ended[1], 'why', ended[2] or '')
+        end
+      end
+    end
   end
 end
 redis.call('HSET', KEYS[1], 'state', 'waiting', 'message', envelope, 'queued', now)
