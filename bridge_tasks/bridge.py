@@ -17,12 +17,13 @@ from redis.exceptions import RedisError
 
 from bridge_tasks import broker, correlation, runs
 from bridge_tasks.app import app
+from bridge_tasks.chunking import BulkRun
 from bridge_tasks.errors import BridgeError, InvalidRequest, JobUnknown
 from bridge_tasks.ledger import JobRecord, Outcome, Submission
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.waiting import outcomes_of
 from bridge_tasks.messages import HEADER
-from bridge_tasks.runs import BulkRun, Run
+from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.settings import load
 from bridge_tasks.submissions import planned

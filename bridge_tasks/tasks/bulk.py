@@ -1,13 +1,13 @@
 """One chunk of a bulk run. An adapter only: the work is in `bridge_tasks.bulk`."""
 
 from functools import partial
-from uuid import UUID, uuid5
 
 from celery import current_task
 
 from bridge_tasks import bulk, correlation
 from bridge_tasks.ledger.packing import RunFile
-from bridge_tasks.ledger.runs import RunOptions
+from bridge_tasks.ledger.run_records import RunOptions
+from bridge_tasks.ledger.runs import alone_job
 from bridge_tasks.messages import HEADER, ITEM
 from bridge_tasks.models.requests import StampChunk
 from bridge_tasks.models.stamping import ChunkStamped
@@ -38,7 +38,7 @@ def _alone(request: StampChunk, file: RunFile, index: int, options: RunOptions) 
     headers = {HEADER: correlation.ensure(), ITEM: f"{request.run}|{request.number}|{index}"}
     stamp_file.apply_async(
         kwargs={name: value for name, value in fields.items() if value is not None},
-        task_id=str(uuid5(UUID(request.run), f"{request.number}|{index}")),
+        task_id=alone_job(request.run, request.number, index),
         headers=headers,
         ignore_result=True,
     )
