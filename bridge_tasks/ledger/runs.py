@@ -118,7 +118,6 @@ class RunLedger:
         if await self._jobs.finish(job, cancelled, state="waiting") is not None:  # or its message was never sent
             arguments = [name, number, cancelled.dumps(), self._keep]
             await run_script(self._client, _DROP, [_chunk(name, number)], arguments)
-            return
         decided = await self._client.execute_command("HGET", _chunk(name, number), "decided")
         if decided is None or "-" not in text(decided):
             return
