@@ -134,11 +134,11 @@ def commands_per_call(url: str, call: Call, calls: int) -> float:
     return round((redis_commands(url) - before) / calls, 3)
 
 
-def run(doc: str, measure: Callable[..., Figures], **numbers: int) -> None:
-    """Be the command line of a benchmark: an option for each of `numbers`, and `--json` to end in one line."""
+def run(doc: str, measure: Callable[..., Figures], **settings: int | str) -> None:
+    """Be the command line of a benchmark: an option for each of `settings`, and `--json` to end in one line."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
+    for name, default in settings.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default}")
     parser.add_argument("--json", action="store_true", help="end in one line of JSON")
     options = vars(parser.parse_args())
     as_json = options.pop("json")

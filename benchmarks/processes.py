@@ -1,7 +1,8 @@
 """What does a guarded call cost while 1, 2, 4 and 8 processes share the circuit, the limits and one machine?
 
 Each process makes guarded and bare calls in turn, all of them at the same time; a ratio is the median over rounds
-and processes of that within one round of one process. With more processes than processors, all wait for their turn.
+and processes of that within one round of one process. With more processes than processors, all wait for their
+turn.
 """
 
 import json

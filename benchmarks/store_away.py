@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from benchmarks import harness
 from benchmarks.harness import Figures, Row
+from bridge_tasks.driver import drive
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
 from bridge_tasks.resilience.policy.budget import BudgetConfig
 from bridge_tasks.resilience.policy.limits import LimitsConfig
@@ -24,7 +25,7 @@ from bridge_tasks.resilience.transport import service_breaker, service_limits, s
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
 from bridge_tasks.resilience.transport.bottom import Bottom
 from bridge_tasks.resilience.transport.call import EXTENSION, Call
-from bridge_tasks.runtime import SHARED_CONNECT_SECONDS, SHARED_SECONDS, drive
+from bridge_tasks.runtime import SHARED_CONNECT_SECONDS, SHARED_SECONDS
 from bridge_tasks.sandbox.redis import PrivateRedis
 
 KINDS = ("there", "killed", "stopped")

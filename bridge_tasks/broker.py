@@ -62,6 +62,8 @@ def submitting(submission: Submission, *, collect: bool = False) -> Iterator[Sub
 class Channel(kombu_redis.Channel):
     """A channel whose messages have records."""
 
+    _shared: Any = None
+
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         headers = message["headers"]
         recorded = isinstance(headers.get("id"), str) and (
@@ -87,6 +89,16 @@ class Channel(kombu_redis.Channel):
         under_way.state = state.decode()
         if not sent and name.decode() != headers["id"]:
             under_way.stands = name.decode()
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Give a client over the channel's pool: one for all, where kombu makes one for each command.
+
+        A client keeps no connection, so it is as good for many; making one costs more than a command does.
+        """
+        if client is None and (self._shared is None or self._shared.connection_pool is not self.pool):
+            self._shared = self._create_client()  # type: ignore[attr-defined] # not in the stubs
+        yield client or self._shared
 
     def _script(self, arguments: tuple[Any, ...]) -> Any:
         with self.conn_or_acquire() as client:

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from celery import chord, group
 from celery.canvas import Signature
-from celery.result import AsyncResult, GroupResult
 
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.ledger.keys import file_digest, idempotency_key
@@ -94,20 +93,15 @@ def _shape(work: Signature[Any]) -> list[Any]:
 
 
 def _ends(work: Signature[Any]) -> Iterator[str]:
-    """Give the ids of the tasks with which a canvas ends, settled now."""
-    if isinstance(work, group):  # Celery's own result of a group subscribes to each member
-        for member in _members(work) or ():
-            yield from _ends(member)
+    """Give the ids of the tasks that end a canvas, settled now; freezing all of it would ask the backend."""
+    members = _members(work)
+    if isinstance(work, chord):
+        yield from _ends(work.body)
+    elif members is None:
+        yield str(work.freeze().id)
     else:
-        yield from _ids(work.freeze())
-
-
-def _ids(result: Any) -> Iterator[str]:
-    if isinstance(result, GroupResult):
-        for one in result.results or ():
-            yield from _ids(one)
-    elif isinstance(result, AsyncResult):
-        yield str(result.id)
+        for member in members if isinstance(work, group) else members[-1:]:
+            yield from _ends(member)
 
 
 def _mark(work: Signature[Any], job: str, part: str | None) -> None:
