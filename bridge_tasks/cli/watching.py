@@ -11,6 +11,7 @@ from bridge_tasks.cli.run_report import Manner, Told, identity, left, show
 from bridge_tasks.cli.screen import Bars, bars, counted, say, show_json, show_lines
 from bridge_tasks.cli.silence import Silence
 from bridge_tasks.errors import JobUnknown
+from bridge_tasks.ledger import OVER
 from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import current
@@ -125,7 +126,7 @@ def cancel(name: str, *, as_json: bool) -> int:
             say("A worker has not noticed yet; `bridge-tasks watch` tells when it has.")
     told = Told(run, run.progress())
     if as_json:
-        show_json({"cancelled": done, "state": told.progress.state, **identity(told)})
+        show_json({"stopped": done, "state": told.progress.state, **identity(told)})
     elif done:
         at = told.progress
         show_lines(f"Cancelled: {at.succeeded + at.failed} of {counted(at.total, 'file')} had been done.")
@@ -136,10 +137,10 @@ def cancel(name: str, *, as_json: bool) -> int:
 
 def _cancel_job(name: str, *, as_json: bool) -> int:
     job = Bridge().job(name)
-    done = job.cancel()
+    done = job.state not in OVER and job.cancel()
     state = job.state
     if as_json:
-        show_json({"cancelled": done, "state": state, "job_id": name, "correlation_id": job.correlation_id})
+        show_json({"stopped": done, "state": state, "job_id": name, "correlation_id": job.correlation_id})
     elif done:
         show_lines("Cancelled.")
     else:
