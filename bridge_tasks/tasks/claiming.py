@@ -5,8 +5,8 @@ After, it is told for as long as a restart of Redis takes: an end that nobody kn
 """
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import redis
 from celery.exceptions import Ignore
