@@ -1,7 +1,6 @@
 """One chunk of a bulk run. An adapter only: the work is in `bridge_tasks.bulk`."""
 
 from functools import partial
-from uuid import UUID, uuid5
 
 import redis
 from celery import current_task
@@ -10,7 +9,8 @@ from kombu.exceptions import OperationalError
 from bridge_tasks import bulk, correlation
 from bridge_tasks.errors import ServiceUnavailableError
 from bridge_tasks.ledger.packing import RunFile
-from bridge_tasks.ledger.runs import RunOptions
+from bridge_tasks.ledger.run_records import RunOptions
+from bridge_tasks.ledger.runs import alone_job
 from bridge_tasks.messages import HEADER, ITEM
 from bridge_tasks.models.requests import StampChunk
 from bridge_tasks.models.stamping import ChunkStamped
@@ -35,12 +35,8 @@ def stamp_chunk(request: StampChunk) -> ChunkStamped:
 def _handed_over(request: StampChunk, count: int) -> list[int]:
     """Return which of a chunk's files have jobs of their own."""
     runtime = current()
-    names = {_name(request, index): index for index in range(count)}
+    names = {alone_job(request.run, request.number, index): index for index in range(count)}
     return [names[name] for name in runtime.run(runtime.ledger.watch(list(names), ""))]
-
-
-def _name(request: StampChunk, index: int) -> str:
-    return str(uuid5(UUID(request.run), f"{request.number}|{index}"))
 
 
 def _alone(request: StampChunk, file: RunFile, index: int, options: RunOptions) -> None:
@@ -56,7 +52,7 @@ def _alone(request: StampChunk, file: RunFile, index: int, options: RunOptions) 
     headers = {HEADER: correlation.ensure(), ITEM: f"{request.run}|{request.number}|{index}"}
     stamp_file.apply_async(
         kwargs={name: value for name, value in fields.items() if value is not None},
-        task_id=_name(request, index),
+        task_id=alone_job(request.run, request.number, index),
         headers=headers,
         ignore_result=True,
     )
