@@ -134,7 +134,7 @@ def _peak(process: str) -> int:
 
 
 def _used(client: redis.Redis) -> int:
-    return int(client.info("memory")["used_memory"])  # type: ignore[index] # redis-py says it may be awaitable
+    return int(client.info("memory")["used_memory"])
 
 
 if __name__ == "__main__":
