@@ -7,8 +7,8 @@ the chunk as a whole is tried again, and nothing is noted. This module must neve
 
 import contextvars
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -203,11 +203,9 @@ async def _prepared(services: Services, chunk: _Chunk, options: RunOptions, look
             chunk.fail(index, error)
             return None
 
-    ready: list[_Ready] = []
-    for one in _overlapping(prepare, chunk.open(), THREADS if options.hashing == "service" else 1):
-        if one is not None:
-            ready.append(one)
-        await looking.glance()
+    threads = THREADS if options.hashing == "service" else 1
+    prepared = _overlapping(prepare, chunk.open(), threads, lambda: drive(looking.glance()))
+    ready = [one for one in prepared if one is not None]
     if options.hashing == "local" and ready:
         await _check_sample(services, ready[0], options)
     return ready
@@ -285,16 +283,34 @@ def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dic
     return {key: value for key, value in item.items() if value is not None}
 
 
-def _overlapping(function: Callable[[T], U], items: Iterable[T], threads: int) -> Iterable[U]:
-    """Map over items, several at a time, in order and with this context's correlation id and deadline."""
+def _overlapping(
+    function: Callable[[T], U], items: Collection[T], threads: int, look: Callable[[], None] = lambda: None
+) -> list[U]:
+    """Map over items, several at a time, with this context's correlation id and deadline.
+
+    `look` is called between results, and while they take long; where it says `Cancelled`, nobody waits for calls
+    that are under way: they end by themselves, and nobody hears of it.
+    """
     if threads == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="bridge-bulk") as pool:
-        begun = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
-        try:
-            for one in begun:
-                yield one.result()
-        finally:
-            for one in begun:
-                one.cancel()
+        return [_looked(look, function(item)) for item in items]
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="bridge-bulk")
+    begun = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
+    patient = True
+    results = []
+    try:
+        for one in begun:
+            while not wait([one], _LOOK_SECONDS).done:
+                look()
+            look()
+            results.append(one.result())
+    except Cancelled:
+        patient = False
+        raise
+    finally:
+        pool.shutdown(wait=patient, cancel_futures=True)
+    return results
+
+
+def _looked(look: Callable[[], None], result: U) -> U:
+    look()
+    return result

@@ -32,6 +32,9 @@ _SETTLE = Script("run_settle", __package__, "advance")
 _SEAL = Script("run_seal", __package__, "advance")
 _DROP = Script("run_drop", __package__, "advance")
 
+_AT_ONCE = 100
+"""Chunks that are dropped in one call: it holds Redis for some milliseconds."""
+
 RUNS_KEPT = 1000
 """Runs that can be listed; each is kept as long as any record."""
 
@@ -108,22 +111,21 @@ class RunLedger:
         progress = await self.progress(name)
         if not int(done) or progress is None:
             return False
-        for number in reversed(range(progress.chunks)):  # the last ones wait; nobody may begin them meanwhile
-            await self._drop(name, number)
+        last = progress.chunks
+        while last > 0:  # from the end: the last ones wait
+            first = max(0, last - _AT_ONCE)
+            await self._drop(name, range(first, last))
+            last = first
         return True
 
-    async def _drop(self, name: str, number: int) -> None:
+    async def _drop(self, name: str, numbers: Sequence[int]) -> None:
         cancelled = Outcome("cancelled")
-        job = chunk_job(name, number)
-        if await self._jobs.finish(job, cancelled, state="waiting") is not None:  # or its message was never sent
-            arguments = [name, number, cancelled.dumps(), self._keep]
-            await run_script(self._client, _DROP, [_chunk(name, number)], arguments)
-        decided = await self._client.execute_command("HGET", _chunk(name, number), "decided")
-        if decided is None or "-" not in text(decided):
-            return
-        for index, (_, outcome) in enumerate(await self.outcomes(name, number)):
-            if outcome.alone and outcome.state is None:
-                await self._jobs.finish(alone_job(name, number, index), cancelled, state="waiting")
+        names = [key for number in numbers for key in (_chunk(name, number), keys.JOB + chunk_job(name, number))]
+        arguments = [name, cancelled.dumps(), self._keep, *numbers]
+        for number in map(int, await run_script(self._client, _DROP, names, arguments)):
+            for index, (_, outcome) in enumerate(await self.outcomes(name, number)):
+                if outcome.alone and outcome.state is None:
+                    await self._jobs.finish(alone_job(name, number, index), cancelled, state="waiting")
 
     async def stopped(self, name: str) -> bool:
         """Say whether it was cancelled."""

@@ -259,10 +259,13 @@ def test_a_service_that_hashes_otherwise_than_we_do_is_not_believed(
     assert (one.states, one.sent("/batch")) == ([None, None], 0)
 
 
-def test_a_chunk_that_is_worked_on_stops_within_two_seconds_of_being_cancelled(bench: Make) -> None:
+@pytest.mark.parametrize("seconds", [0.3, 4.0], ids=["short calls", "long calls"])
+def test_a_chunk_that_is_worked_on_stops_within_two_seconds_of_being_cancelled(
+    bench: Make, seconds: float
+) -> None:
     one = bench()
     one.add(*(one.file(f"{number}.md") for number in range(100)))
-    one.stamping.inject(Latency(seconds=0.3, path="/hash"))
+    one.stamping.inject(Latency(seconds=seconds, path="/hash"))
     stopped: list[float] = []
 
     def stop() -> None:

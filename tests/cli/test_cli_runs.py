@@ -4,6 +4,7 @@ import json
 import shlex
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,15 @@ def docs(up: Up, request: pytest.FixtureRequest) -> Path:
     return Path(up.directory, name)
 
 
-@pytest.fixture
-def slow(up: Up) -> Iterator[None]:
-    """A service that takes its time."""
+@contextmanager
+def slow(up: Up, seconds: float) -> Iterator[None]:
+    """Let the service take its time."""
     url = f"{up.addresses['metadata_url']}/_sandbox/faults"
-    httpx.post(url, json=[{"kind": "latency", "seconds": 1.0, "path": "/hash"}]).raise_for_status()
-    yield
-    httpx.delete(url).raise_for_status()
+    httpx.post(url, json=[{"kind": "latency", "seconds": seconds, "path": "/hash"}]).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx.delete(url).raise_for_status()
 
 
 def hashed(up: Up, correlation_id: str) -> list[dict[str, Any]]:
@@ -72,9 +75,9 @@ def test_a_run_that_is_detached_can_be_watched_to_its_end(up: Up, docs: Path) ->
     assert (cancelled.status, cancelled.out) == (1, "The run had ended before: succeeded.\n")
 
 
-@pytest.mark.usefixtures("slow")
 def test_ctrl_c_ends_the_watching_and_not_the_run(up: Up, docs: Path) -> None:
-    with start("stamp", docs.name, "--correlation-id", "left-alone", cwd=up.directory) as process:
+    command = ("stamp", docs.name, "--correlation-id", "left-alone")
+    with slow(up, 8.0), start(*command, cwd=up.directory) as process:
         assert eventually(lambda: bool(hashed(up, "left-alone")))
         process.send_signal(signal.SIGINT)
         ended = finish(process)
@@ -82,20 +85,19 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(up: Up, docs: Path) -> None:
     told = ended.err.splitlines()
     assert "Interrupted: 0 of 30 files done, 30 files at workers or in the queue will go on." in told
     (hint,) = [line.removeprefix("To watch it: ") for line in told if line.startswith("To watch it: ")]
-    program, *command = shlex.split(hint)
+    program, *words = shlex.split(hint)
     assert program == "bridge-tasks"
 
-    watched = up.run(*command)
+    watched = up.run(*words)
 
     assert watched.status == 0
     assert "30 files: 30 succeeded, 0 failed" in watched.err
 
 
-@pytest.mark.usefixtures("slow")
 def test_a_run_is_cancelled(up: Up, docs: Path) -> None:
-    name = up.run("stamp", docs.name, "--detach", "--json").json["run_id"]
-
-    cancelled = up.run("cancel", name, "--json")
+    with slow(up, 8.0):
+        name = up.run("stamp", docs.name, "--detach", "--json").json["run_id"]
+        cancelled = up.run("cancel", name, "--json")
 
     assert cancelled.status == 0
     assert (cancelled.json["stopped"], cancelled.json["state"]) == (True, "cancelled")
