@@ -7,7 +7,7 @@ the chunk as a whole is tried again, and nothing is noted. This module must neve
 
 import contextvars
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
