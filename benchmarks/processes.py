@@ -88,4 +88,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["member"]:
         member(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     else:
-        harness.run(__doc__, measure, rounds=60, calls=30)
+        harness.run(__doc__, measure, rounds=25, calls=30)

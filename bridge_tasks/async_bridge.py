@@ -24,11 +24,13 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from bridge_tasks import correlation
 from bridge_tasks.arrivals import Arrivals
 from bridge_tasks.bridge import Bridge, Job, ask_services, found, what_to_look_at
+from bridge_tasks.chunking import BulkRun
 from bridge_tasks.errors import BridgeError, JobUnknown
 from bridge_tasks.ledger import JobLedger, JobRecord, Outcome, keys
-from bridge_tasks.ledger.runs import RunLedger, RunProgress
+from bridge_tasks.ledger.run_records import RunProgress
+from bridge_tasks.ledger.runs import RunLedger
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
-from bridge_tasks.runs import BulkRun, Run
+from bridge_tasks.runs import Run
 from bridge_tasks.runtime import current
 from bridge_tasks.settings import Settings, load
 from bridge_tasks.vitals import SystemHealth, look

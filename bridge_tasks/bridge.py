@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from bridge_tasks import broker, correlation, operations, runs
 from bridge_tasks.app import app
+from bridge_tasks.chunking import BulkRun
 from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.errors import BridgeError, InvalidRequest, JobUnknown
 from bridge_tasks.ledger import JobLedger, JobRecord, Submission
@@ -27,7 +28,7 @@ from bridge_tasks.messages import HEADER
 from bridge_tasks.models.requests import CheckHealth
 from bridge_tasks.models.stamping import ServiceHealth
 from bridge_tasks.resilience.state.circuit_script import Asker
-from bridge_tasks.runs import BulkRun, Run
+from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.settings import load
 from bridge_tasks.submissions import fresh, in_one_message, planned

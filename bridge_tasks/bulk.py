@@ -7,8 +7,8 @@ the chunk as a whole is tried again, and nothing is noted. This module must neve
 
 import contextvars
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,16 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 from bridge_tasks import idempotency, once
 from bridge_tasks.content import hashing
 from bridge_tasks.driver import drive
-from bridge_tasks.errors import BridgeError, ClientError, JobUnknown
+from bridge_tasks.errors import BridgeError, ClientError, InvalidRequest, JobUnknown
 from bridge_tasks.ledger.packing import FileOutcome, RunFile
-from bridge_tasks.ledger.runs import RunLedger, RunOptions
+from bridge_tasks.ledger.run_records import RunOptions
+from bridge_tasks.ledger.runs import RunLedger
 from bridge_tasks.models.content import ContentRef
 from bridge_tasks.models.requests import GetIntelligence, StampChunk, refusal
 from bridge_tasks.models.stamping import ChunkStamped
 from bridge_tasks.operations import Services, get_intelligence, stampable
 
-THREADS = 4
-"""Hashes that are asked for at a time: enough to hide a service's latency, too few to crowd out other jobs."""
+THREADS = 8
+"""Questions that are asked at a time: enough to hide a service's latency, too few to crowd out other jobs."""
 
 _LOOK_SECONDS = 0.5
 """How often a chunk looks whether its run was cancelled."""
@@ -79,11 +80,20 @@ class _Chunk:
         )
 
 
-Alone = Callable[[RunFile, int, RunOptions], None]
-"""Sends a file as a job of its own, told its place in the chunk; sent twice, it is one job."""
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Into which a chunk gives the files that are better done alone.
+
+    Attributes:
+        alone: sends a file as a job of its own, told its place in the chunk; sent twice, it is one job.
+        taken: tells which of so many files were sent alone already, by a run before this one.
+    """
+
+    alone: Callable[[RunFile, int, RunOptions], None]
+    taken: Callable[[int], Iterable[int]]
 
 
-async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, alone: Alone) -> ChunkStamped:
+async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, hands: Hands) -> ChunkStamped:
     """Stamp the files of one chunk and note what became of each.
 
     Raises:
@@ -95,20 +105,44 @@ async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, 
     if progress is None or progress.options is None or files is None:
         raise JobUnknown(f"there is no record of run {request.run}")
     chunk = _Chunk(files)
-    look = _Looking(runs, request.run)
+    if await runs.settled(request.run, request.number):  # by a worker that could not say so before it died
+        known = await runs.outcomes(request.run, request.number)
+        chunk.outcomes |= {index: outcome for index, (_, outcome) in enumerate(known)}
+        return chunk.counts()
+    _leave_what_is_alone(chunk, hands)
+    looking = _Looking(runs, request.run)
     try:
         if progress.stopped:
             raise Cancelled
         await _take_what_stands(runs, chunk, progress.options)
-        ready = await _prepared(services, chunk, progress.options, look)
+        ready = await _prepared(services, chunk, progress.options, looking)
+        await looking.look()
         await _stamp(services, chunk, progress.options, ready)
+        if chunk.open():
+            await looking.look()
     except Cancelled:
         chunk.cancel()
-    for index, file in chunk.open():
-        alone(file, index, progress.options)
-        chunk.outcomes[index] = FileOutcome(None, alone=True)
+    _hand_over(chunk, hands, progress.options)
     await runs.settle(request.run, request.number, [chunk.outcomes[index] for index in range(len(files))])
     return chunk.counts()
+
+
+def _leave_what_is_alone(chunk: _Chunk, hands: Hands) -> None:
+    """Keep off files that an earlier run of this chunk handed over: they are counted when they end, once."""
+    effect = idempotency.current()
+    if effect is not None and effect.resumed:
+        for index in hands.taken(len(chunk.files)):
+            chunk.outcomes[index] = FileOutcome(None, alone=True)
+
+
+def _hand_over(chunk: _Chunk, hands: Hands, options: RunOptions) -> None:
+    for index, file in chunk.open():
+        try:
+            hands.alone(file, index, options)
+        except InvalidRequest as error:  # it has vanished meanwhile, say
+            chunk.fail(index, error)
+        else:
+            chunk.outcomes[index] = FileOutcome(None, alone=True)
 
 
 class _Looking:
@@ -120,10 +154,14 @@ class _Looking:
         self._looked = time.monotonic()
 
     async def look(self) -> None:
+        self._looked = time.monotonic()
+        if await self._runs.stopped(self._name):
+            raise Cancelled
+
+    async def glance(self) -> None:
+        """Look, if the last look was a while ago."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._looked = time.monotonic()
-            if await self._runs.stopped(self._name):
-                raise Cancelled
+            await self.look()
 
 
 async def _take_what_stands(runs: RunLedger, chunk: _Chunk, options: RunOptions) -> None:
@@ -165,11 +203,9 @@ async def _prepared(services: Services, chunk: _Chunk, options: RunOptions, look
             chunk.fail(index, error)
             return None
 
-    ready: list[_Ready] = []
-    for one in _overlapping(prepare, chunk.open(), THREADS if options.hashing == "service" else 1):
-        if one is not None:
-            ready.append(one)
-        await looking.look()
+    threads = THREADS if options.hashing == "service" else 1
+    prepared = _overlapping(prepare, chunk.open(), threads, lambda: drive(looking.glance()))
+    ready = [one for one in prepared if one is not None]
     if options.hashing == "local" and ready:
         await _check_sample(services, ready[0], options)
     return ready
@@ -201,10 +237,7 @@ async def _stamp(services: Services, chunk: _Chunk, options: RunOptions, ready: 
     """Stamp what is ready with one call; what fails in it is left open."""
     if not ready:
         return
-    learned = {}
-    for context in dict.fromkeys(one.file.context for one in ready):
-        asked = GetIntelligence(context=context, namespace=options.namespace)
-        learned[context] = (await get_intelligence(services, asked)).model_dump(exclude={"hashed"})
+    learned = _learned(services, options, dict.fromkeys(one.file.context for one in ready))
     items = [_item(one, options, learned[one.file.context]) for one in ready]
     try:
         results = await once.batch(services.metadata, items, options.namespace)
@@ -221,6 +254,16 @@ async def _stamp(services: Services, chunk: _Chunk, options: RunOptions, ready: 
                 stamp_hash=result.get("file_hash"),
                 degraded=bool(learned[one.file.context]["degraded"]),
             )
+
+
+def _learned(services: Services, options: RunOptions, contexts: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Ask about each context once."""
+
+    def ask(context: str) -> dict[str, Any]:
+        asked = GetIntelligence(context=context, namespace=options.namespace)
+        return drive(get_intelligence(services, asked)).model_dump(exclude={"hashed"})
+
+    return dict(zip(contexts, _overlapping(ask, contexts, min(THREADS, len(contexts))), strict=True))
 
 
 def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dict[str, Any]:
@@ -240,16 +283,34 @@ def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dic
     return {key: value for key, value in item.items() if value is not None}
 
 
-def _overlapping(function: Callable[[T], U], items: Iterable[T], threads: int) -> Iterable[U]:
-    """Map over items, several at a time, in order and with this context's correlation id and deadline."""
+def _overlapping(
+    function: Callable[[T], U], items: Collection[T], threads: int, look: Callable[[], None] = lambda: None
+) -> list[U]:
+    """Map over items, several at a time, with this context's correlation id and deadline.
+
+    `look` is called between results, and while they take long; where it says `Cancelled`, nobody waits for calls
+    that are under way: they end by themselves, and nobody hears of it.
+    """
     if threads == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="bridge-bulk") as pool:
-        begun = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
-        try:
-            for one in begun:
-                yield one.result()
-        finally:
-            for one in begun:
-                one.cancel()
+        return [_looked(look, function(item)) for item in items]
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="bridge-bulk")
+    begun = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
+    patient = True
+    results = []
+    try:
+        for one in begun:
+            while not wait([one], _LOOK_SECONDS).done:
+                look()
+            look()
+            results.append(one.result())
+    except Cancelled:
+        patient = False
+        raise
+    finally:
+        pool.shutdown(wait=patient, cancel_futures=True)
+    return results
+
+
+def _looked(look: Callable[[], None], result: U) -> U:
+    look()
+    return result

@@ -90,7 +90,9 @@ async def stamp(
                 raise
             sends += 1
             found = await _found_out(standing(metadata, wanted))
-            if found is None and (not error.retryable or sends >= metadata.retry.attempts):
+            if found is None and not error.retryable:
+                raise _open(error) from error
+            if found is None and sends >= metadata.retry.attempts:
                 raise
     return found
 
@@ -221,9 +223,14 @@ async def _found_out(looking: Awaitable[T]) -> T:
     except ClientError as error:
         if error.retryable:
             raise
-        raise ServiceUnavailableError(
-            f"it is not known yet whether the service did it: {error}", error.status, error.code, error.retry_after
-        ) from error
+        raise _open(error) from error
+
+
+def _open(error: ClientError) -> ServiceUnavailableError:
+    """Return what to raise where nobody can be sure: what is tried again looks again."""
+    return ServiceUnavailableError(
+        f"it is not known yet whether the service did it: {error}", error.status, error.code, error.retry_after
+    )
 
 
 def _may_have_been_done(error: ClientError) -> bool:

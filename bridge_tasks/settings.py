@@ -185,7 +185,7 @@ class TaskSettings(Section):
     retry: RetryConfig = RetryConfig(attempts=6, initial=1.0, maximum=300.0)
     result_ttl: Seconds = 86_400.0
     visibility_timeout: int = Field(default=900, ge=60)
-    pause: Services = ("metadata", "onextree")
+    pause: Services = ("metadata",)
 
     @model_validator(mode="after")
     def _messages_come_back_late_enough(self) -> Self:

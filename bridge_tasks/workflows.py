@@ -14,13 +14,13 @@ from celery.canvas import Signature
 from pydantic import ValidationError
 
 from bridge_tasks import correlation
+from bridge_tasks.chunking import CHUNK_BYTES, CHUNK_FILES, BulkRun, Source
 from bridge_tasks.content import file_content, vet
 from bridge_tasks.errors import InvalidRequest
-from bridge_tasks.ledger.runs import Hashing, RunOptions
+from bridge_tasks.ledger.run_records import Hashing, RunOptions
 from bridge_tasks.messages import HEADER
 from bridge_tasks.models.content import BlobContent, ContentRef, FileContent, InlineContent, UrlContent
 from bridge_tasks.models.requests import DEFAULT_NAMESPACE, MAX_BATCH_ITEMS, StampFile, refusal
-from bridge_tasks.runs import CHUNK_BYTES, CHUNK_FILES, BulkRun, Source
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import create_stamp, generate_hash, get_intelligence
 from bridge_tasks.tasks import stamp_file as stamp_file_task

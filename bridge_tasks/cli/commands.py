@@ -47,6 +47,13 @@ class Pool(StrEnum):
     solo = "solo"
 
 
+class Hashing(StrEnum):
+    """Who computes the hashes of a run's files."""
+
+    service = "service"
+    local = "local"
+
+
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH", hidden=True)]
 Include = Annotated[
     list[str] | None,
@@ -61,6 +68,9 @@ Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", min=0.001, help="For the whole run; default: no limit.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json-lines", help="Print a line of JSON for each file, and one for the run.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but what went wrong.")]
 PoolOption = Annotated[Pool, typer.Option(metavar="POOL", help="The worker's pool: prefork, threads or solo.")]
 DialectOption = Annotated[
@@ -173,23 +183,67 @@ def stamp(
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do it for files that were stamped and have not changed, too.")
+    ] = False,
+    hashing: Annotated[
+        Hashing, typer.Option(metavar="WHO", help="Who hashes: service, or local (the workers).")
+    ] = Hashing.service,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Send the rest of a run; name the same PATHs as before.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="End when all is submitted; see `watch`.")] = False,
     correlation_id: CorrelationId = None,
     timeout: Timeout = None,
     as_json: AsJson = False,
+    json_lines: JsonLines = False,
     quiet: Quiet = False,
 ) -> None:
     """Hash, enrich and stamp files.
 
-    A PATH is a file or a directory, of which version control, caches and environments are left out. Exits with 1
-    unless all succeeded.
+    A PATH is a file or a directory, of which version control, caches and environments are left out. They are one
+    run, which goes on when this ends, by Ctrl-C too. Exits with 1 unless all succeeded.
     """
     from bridge_tasks.cli.file_runs import RunOptions
+    from bridge_tasks.cli.stamping import StampOptions
     from bridge_tasks.cli.stamping import stamp as run
 
     options = RunOptions(
         paths, include or (), exclude or (), namespace, correlation_id, timeout, as_json=as_json, quiet=quiet
     )
-    raise typer.Exit(run(options, context))
+    raise typer.Exit(run(options, StampOptions(context, force, hashing.value, resume, detach, json_lines)))
+
+
+@app.command()
+def watch(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", hidden=True)] = None,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+    json_lines: JsonLines = False,
+    quiet: Quiet = False,
+) -> None:
+    """Watch a run of `stamp`, by default the latest.
+
+    Ctrl-C ends the watching, not the run. Exits with 1 unless all succeeded.
+    """
+    from bridge_tasks.cli.run_report import Manner
+    from bridge_tasks.cli.watching import watch as follow
+
+    raise typer.Exit(follow(run, timeout, Manner(as_json, json_lines, quiet)))
+
+
+@app.command()
+def cancel(
+    name: Annotated[str, typer.Argument(metavar="RUN|JOB", hidden=True)],
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a run or a job: what has not begun never will.
+
+    Exits with 1 if it had ended before.
+    """
+    from bridge_tasks.cli.watching import cancel as stop
+
+    raise typer.Exit(stop(name, as_json=as_json))
 
 
 @app.command()

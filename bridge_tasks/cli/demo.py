@@ -9,27 +9,30 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from celery.canvas import Signature
-
-from bridge_tasks import correlation
+from bridge_tasks import correlation, workflows
+from bridge_tasks.bridge import Bridge
+from bridge_tasks.chunking import Source
 from bridge_tasks.cli.file_runs import INTERRUPTED, Run, RunOptions, run_over_files
-from bridge_tasks.cli.files import Found
 from bridge_tasks.cli.local_stack import LocalStack, Plan, local_stack
-from bridge_tasks.cli.screen import announce, counted, say, show_facts, show_json, show_lines
+from bridge_tasks.cli.run_report import Told
+from bridge_tasks.cli.screen import announce, bars, counted, say, show_facts, show_json, show_lines
 from bridge_tasks.cli.signals import end_on_signals
 from bridge_tasks.cli.validation import job_of, validation_job
+from bridge_tasks.cli.watching import Follower
 from bridge_tasks.sandbox.redis import URL_VARIABLE
-from bridge_tasks.workflows import stamp_file_job
 
 _PROGRAM = "bridge-tasks"
 _WORKERS = 2
 _MAX_FILE_BYTES = 256 * 1024
+_CHUNK_FILES = 10
+"""Small chunks: both processes have work, and what one has asked OnexTree, the other finds in the cache."""
 _STAGE_SECONDS = 120.0
 """For stamping or validating all files: many times what a slow machine needs."""
 _TROUBLES_TOLD = 10
@@ -114,31 +117,26 @@ def _copy_sources(tree: Path, wanted: int) -> None:
 
 def _stamp_and_validate(tree: Path, stack: LocalStack) -> Figures:
     correlation_id = correlation.ensure()
-
-    def ask_about_package(file: Found) -> Signature[Any]:
-        package, *rest = file.path.relative_to(tree).parts
-        return stamp_file_job(file.path, context=f"python {package if rest else 'standard library'}")
-
     # Named one by one: in a directory, the standard library's `venv` would be taken for an environment.
     files = sorted(tree.rglob("*.py"))
-    stamping = _stage(files, "Stamping", ask_about_package, correlation_id)
-    validating = _stage(files, "Validating", validation_job, correlation_id)
+    stamping = _stamp(files, tree, correlation_id)
+    validating = _validate(files, "Validating", correlation_id)
     changed = _change_one(tree)
-    checking = _stage([changed], "Looking at a file that was changed on purpose", validation_job, correlation_id)
+    checking = _validate([changed], "Looking at a file that was changed on purpose", correlation_id)
 
-    stamped = [answer.result for answer in stamping.answers if answer.state == "done"]
+    stamped = [file for file, outcome in stamping.run.outcomes() if outcome.state == "succeeded"]
     metadata, onextree = (_operations(url) for url in (stack.metadata_url, stack.onextree_url))
-    questions = sum(count for operation, count in onextree.items() if operation.endswith("/intelligence"))
+    reached = sum(count for operation, count in onextree.items() if operation.endswith("/intelligence"))
     return Figures(
-        files=len(stamping.answers),
-        bytes=sum(result["file_size"] for result in stamped),
+        files=stamping.total,
+        bytes=sum(file.content["size"] for file in stamped),
         seconds=stamping.seconds,
         jobs_per_second=round(len(stamped) / stamping.seconds, 1),
         requests=sum(metadata.values()) + sum(onextree.values()),
         retries=_retries(stack.worker.log),
-        cache_hits=len(stamped) - questions,  # each job asks; what did not reach OnexTree, the cache answered
-        degraded=sum(result["degraded"] for result in stamped),
-        failed=len(stamping.answers) - len(stamped),
+        cache_hits=_questions([file.context for file, _ in stamping.run.outcomes()]) - reached,
+        degraded=stamping.progress.degraded,
+        failed=stamping.total - len(stamped),
         valid=_count(validating, "valid"),
         changed=len(checking.answers),
         changed_found=_count(checking, "unstamped") + _count(checking, "invalid"),
@@ -146,12 +144,38 @@ def _stamp_and_validate(tree: Path, stack: LocalStack) -> Figures:
     )
 
 
-def _stage(
-    paths: Sequence[Path], title: str, build: Callable[[Found], Signature[Any]], correlation_id: str
-) -> Run:
+def _stamp(paths: Sequence[Path], tree: Path, correlation_id: str) -> Told:
+    """Stamp the files as one run."""
+
+    def ask_about_package(source: Source) -> str:
+        package, *rest = Path(str(source)).relative_to(tree).parts
+        return f"python {package if rest else 'standard library'}"
+
+    announce("Stamping")
+    plan = workflows.stamp_files(
+        paths, context=ask_about_package, chunk_files=_CHUNK_FILES, correlation_id=correlation_id, title="demo"
+    )
+    began = time.monotonic()
+    with bars() as shown:
+        run = Bridge().submit(plan)
+        Follower(shown, len(paths)).follow(run, _STAGE_SECONDS)
+    told = Told(run, run.progress(), seconds=round(time.monotonic() - began, 3))
+    troubled = (job for job in told.jobs() if job["error"])
+    for job in islice(troubled, _TROUBLES_TOLD):
+        say(f"{Path(job['path']).name}: {job['state']}: {job['error']}")
+    return told
+
+
+def _questions(contexts: Sequence[str]) -> int:
+    """Count what was asked about: each chunk asks once about each of its contexts, OnexTree or the cache."""
+    chunks = (contexts[begin : begin + _CHUNK_FILES] for begin in range(0, len(contexts), _CHUNK_FILES))
+    return sum(len(set(chunk)) for chunk in chunks)
+
+
+def _validate(paths: Sequence[Path], title: str, correlation_id: str) -> Run:
     announce(title)
     options = RunOptions(paths, (), (), None, correlation_id, _STAGE_SECONDS, as_json=False, quiet=False)
-    run = run_over_files(options, title, build)
+    run = run_over_files(options, title, validation_job)
     if run.interrupted:
         raise KeyboardInterrupt
     for answer in [answer for answer in run.answers if answer.error][:_TROUBLES_TOLD]:
@@ -193,7 +217,7 @@ def _show(figures: Figures) -> None:
         "Demonstration: all well" if figures.good else "Demonstration: something went wrong",
         {
             "Files stamped": f"{figures.files - figures.failed} of {figures.files}, {figures.bytes:,} bytes",
-            "Speed": f"{figures.jobs_per_second:,.0f} jobs per second, {figures.seconds:.1f} s in all",
+            "Speed": f"{figures.jobs_per_second:,.0f} files per second, {figures.seconds:.1f} s in all",
             "Validated": f"{figures.valid} of {figures.files} are what was stamped",
             "Changed on purpose": f"{counted(figures.changed, 'file')}, found: {figures.changed_found}",
             "HTTP requests": f"{figures.requests:,} reached the services",

@@ -12,7 +12,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +24,7 @@ STYLES = {
     "half_open": "yellow",
     "degraded": "yellow",
     "unfinished": "yellow",
+    "cancelled": "yellow",
     "no stamp": "yellow",
     "running": "yellow",
     "waiting": "yellow",
@@ -31,6 +32,7 @@ STYLES = {
     "never began": "dim",
 }
 """By state; any other is trouble, and red."""
+_SELDOM = ("unfinished", "cancelled")
 _ID_CELLS = 36
 """A UUID, which never wraps."""
 _PATH_CELLS = 12
@@ -43,11 +45,41 @@ def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callabl
 
     Gives the call that counts so many more.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as shown:
+    with _progress(quiet=quiet) as shown:
         bar = shown.add_task(title, total=total)
         yield lambda more: shown.advance(bar, more)
+
+
+class Bars:
+    """Live bars, each under its title."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._bars: dict[str, TaskID] = {}
+
+    def show(self, title: str, done: int, total: int) -> None:
+        """Say how far something is."""
+        if title not in self._bars:
+            self._bars[title] = self._shown.add_task(title, total=total)
+        self._shown.update(self._bars[title], completed=done, total=total)
+
+    def hide(self, title: str) -> None:
+        """Take a bar away."""
+        if title in self._bars:
+            self._shown.remove_task(self._bars.pop(title))
+
+
+@contextmanager
+def bars(*, quiet: bool = False) -> Iterator[Bars]:
+    """Show live bars for the length of a `with` block, where standard error is a terminal."""
+    with _progress(quiet=quiet) as shown:
+        yield Bars(shown)
+
+
+def _progress(*, quiet: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
 def say(line: str) -> None:
@@ -127,8 +159,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def summed_up(files: int, counts: Mapping[str, int]) -> str:
-    """Write `3 files: 2 succeeded, 1 failed`; unfinished ones only where there are some."""
-    told = (f"{count} {state}" for state, count in counts.items() if count or state != "unfinished")
+    """Write `3 files: 2 succeeded, 1 failed`; unfinished and cancelled ones only where there are some."""
+    told = (f"{count} {state}" for state, count in counts.items() if count or state not in _SELDOM)
     return f"{counted(files, 'file')}: {', '.join(told)}"
 
 

@@ -1,64 +1,182 @@
-"""`bridge-tasks stamp`: hash, enrich and stamp files, and tell which stand."""
+"""`bridge-tasks stamp`: hash, enrich and stamp files as one bulk run, and tell which stand.
 
-from collections import Counter
-from typing import Any
+What was submitted goes on without us: this watches, and says how to come back.
+"""
 
-from celery.canvas import Signature
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from bridge_tasks.cli.file_runs import Report, Row, Run, RunOptions, present, run_over_files
-from bridge_tasks.cli.files import Found
-from bridge_tasks.cli.jobs import Answer
-from bridge_tasks.cli.screen import printable, summed_up
-from bridge_tasks.workflows import stamp_file_job
+import redis
+from kombu.exceptions import OperationalError
+
+from bridge_tasks import correlation, runs, workflows
+from bridge_tasks.chunking import CHUNK_FILES, BulkRun, Source
+from bridge_tasks.cli.file_runs import RunOptions
+from bridge_tasks.cli.files import Found, expand
+from bridge_tasks.cli.roots import require_roots, why_refused
+from bridge_tasks.cli.run_report import Manner, Names, Told
+from bridge_tasks.cli.screen import Bars, bars, counted, printable, say, show_json
+from bridge_tasks.cli.watching import Follower, conclude, watch_hint
+from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.ledger.run_records import Hashing
+from bridge_tasks.models.requests import DEFAULT_NAMESPACE
+from bridge_tasks.runs import Run
+
+_TITLE = "stamp"
+_SUBMITTING = "Submitting"
+_LOOK_SECONDS = 0.2
 
 
-def stamp(options: RunOptions, context: str | None) -> int:
+@dataclass(frozen=True, slots=True)
+class StampOptions:
+    """What `stamp` takes besides the options of every command over files; the words are those of its `--help`."""
+
+    context: str | None = None
+    force: bool = False
+    hashing: Hashing = "service"
+    resume: str | None = None
+    detach: bool = False
+    json_lines: bool = False
+    chunk_files: int = CHUNK_FILES
+
+
+def stamp(options: RunOptions, own: StampOptions) -> int:
     """Stamp the files; returns the exit status.
 
-    Args:
-        options: what to take, and how to tell.
-        context: what intelligence is asked about; by default the name of the directory or file that was given.
+    Raises:
+        ConfigurationError: jobs may read nothing here.
+        InvalidRequest: an option is wrong, or a directory cannot be read; nothing was sent.
     """
+    manner = Manner(options.as_json, own.json_lines, options.quiet)
+    told = submit_and_watch(options, own)
+    if told is None:
+        return 1
+    unsent = told.total > told.progress.total
+    if own.detach and not told.interrupted and not unsent:
+        return _detach(told, manner)
+    return conclude(told, manner, resume=_resume_command(told.run, options, own) if unsent else None)
 
-    def job(file: Found) -> Signature[Any]:
-        about = f"stamp {printable(file.argument.resolve().name) or '/'}" if context is None else context
-        return stamp_file_job(file.path, context=about, namespace=options.namespace)
 
-    run = run_over_files(options, "Stamping", job)
-    return present(run, _report(run), options)
+def submit_and_watch(options: RunOptions, own: StampOptions) -> Told | None:
+    """Submit the files as a run and watch it; None where there are none."""
+    given = options.correlation_id
+    with correlation.bound(correlation.ensure() if given is None else given):
+        require_roots(options.paths)
+        plan = _plan(options, own)
+        # Looked through once before anything is sent: a directory that cannot be read is found out now.
+        expected = sum(1 for _ in _expanded(options))
+        if not expected:
+            say("No files found.")
+            return None
+        began = time.monotonic()
+        with bars(quiet=options.quiet) as shown:
+            watching = _Watching(shown, expected, options, own)
+            with _how_to_go_on(watching, options, own):
+                watching.submit_and_follow(plan)
+        if watching.run is None:
+            raise KeyboardInterrupt
+        return Told(
+            watching.run,
+            watching.run.progress(),
+            Names(options.paths),
+            expected,
+            round(time.monotonic() - began, 3),
+            interrupted=watching.interrupted,
+        )
 
 
-def _report(run: Run) -> Report:
-    jobs = [_job(answer) for answer in run.answers]
-    states = Counter(job["state"] for job in jobs)
-    counts = {
-        "succeeded": states["succeeded"],
-        "failed": states["failed"] + states["refused"],
-        "unfinished": states["unfinished"],
-        "degraded": sum(job["degraded"] for job in jobs),
-    }
-    return Report(
-        counts=counts,
-        jobs=jobs,
-        rows=[_row(job) for job in jobs],
-        fine="succeeded",
-        well=counts["succeeded"] == len(jobs),
-        summary=summed_up(len(jobs), counts),
+def _plan(options: RunOptions, own: StampOptions) -> BulkRun:
+    def about(source: Source) -> str:
+        argument = source.argument if isinstance(source, Found) else Path()
+        return f"stamp {printable(argument.resolve().name) or '/'}"
+
+    def explain(error: InvalidRequest, source: Source) -> str:
+        return why_refused(error, source.path) if isinstance(source, Found) else str(error)
+
+    plan = workflows.stamp_files(
+        _expanded(options),
+        context=about if own.context is None else own.context,
+        namespace=DEFAULT_NAMESPACE if options.namespace is None else options.namespace,
+        hashing=own.hashing,
+        force=own.force,
+        chunk_files=own.chunk_files,
+        title=_TITLE,
     )
+    return replace(plan, explain=explain)
 
 
-def _job(answer: Answer) -> dict[str, Any]:
-    stamped = answer.result or {}
-    return {
-        "path": str(answer.path),
-        "state": "succeeded" if answer.state == "done" else answer.state,
-        "hash": stamped.get("hash"),
-        "stamp_id": stamped.get("stamp_id"),
-        "degraded": stamped.get("degraded", False),
-        "error": answer.error,
-    }
+def _expanded(options: RunOptions) -> Iterator[Found]:
+    return expand(options.paths, options.include, options.exclude)
 
 
-def _row(job: dict[str, Any]) -> Row:
-    state = "degraded" if job["degraded"] else job["state"]
-    return Row(job["path"], state, job["error"] or "", job["stamp_id"] or "")
+class _Watching:
+    """Submits a run and follows it, until its end, the end of time, or Ctrl-C."""
+
+    def __init__(self, shown: Bars, expected: int, options: RunOptions, own: StampOptions) -> None:
+        self.run: Run | None = None
+        self.interrupted = False
+        self._bars = shown
+        self._expected = expected
+        self._resume = own.resume
+        self._detach = own.detach
+        self._ends = None if options.timeout is None else time.monotonic() + options.timeout
+        self._follower = Follower(shown, expected)
+        self._looked = 0.0
+
+    def submit_and_follow(self, plan: BulkRun) -> None:
+        try:
+            run = runs.submit(plan, resume=self._resume, on_chunk=self._submitted)
+            self._bars.hide(_SUBMITTING)
+            if not self._detach:
+                self._follower.follow(run, None if self._ends is None else max(0.0, self._ends - time.monotonic()))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        except TimeoutError:
+            pass
+
+    def _submitted(self, run: Run, files: int) -> None:
+        self.run = run
+        self._bars.show(_SUBMITTING, files, self._expected)
+        now = time.monotonic()
+        if self._ends is not None and now > self._ends:
+            raise TimeoutError
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            self._follower.take(run.progress())
+
+
+@contextmanager
+def _how_to_go_on(watching: _Watching, options: RunOptions, own: StampOptions) -> Iterator[None]:
+    """Where Redis goes away in the midst of it, say how to go on once it is back."""
+    try:
+        yield
+    except (OperationalError, redis.RedisError):
+        if watching.run is not None:
+            say(f"To go on: {_resume_command(watching.run, options, own)}")
+        raise
+
+
+def _detach(told: Told, manner: Manner) -> int:
+    if manner.as_json or manner.json_lines:
+        ids = {"correlation_id": told.run.correlation_id, "run_id": told.run.id}
+        show_json({**ids, "total": told.progress.total})
+        return 0
+    say(f"{counted(told.progress.total, 'file')} submitted as run {told.run.id}.")
+    say(watch_hint(told.run))
+    return 0
+
+
+def _resume_command(run: Run, options: RunOptions, own: StampOptions) -> str:
+    """What to type to send the rest: the same files and options, as the record of the run knows the others."""
+    named = [
+        ("--context", own.context),
+        ("--namespace", options.namespace),
+        *(("--include", glob) for glob in options.include),
+        *(("--exclude", glob) for glob in options.exclude),
+    ]
+    words = [part for name, value in named if value is not None for part in (name, value)]
+    return shlex.join(["bridge-tasks", "stamp", "--resume", run.id, *words, *map(str, options.paths)])

@@ -18,7 +18,7 @@ from bridge_tasks.ledger import DeadLetter, JobRecord
 from bridge_tasks.ledger.dead import queue_of
 from bridge_tasks.ledger.packing import FileOutcome, RunFile
 from bridge_tasks.ledger.records import MICROSECONDS
-from bridge_tasks.ledger.runs import RunProgress
+from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.runtime import Runtime, current
 
 WELL, ILL, UNKNOWN = 0, 1, 2

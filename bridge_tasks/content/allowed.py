@@ -36,7 +36,9 @@ def file_content(path: str | os.PathLike[str], settings: ContentSettings) -> Fil
         raise refusal(error, "content") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InvalidRequest("content.path", why(error)) from None
-    vet(content, settings)
+    root_of(real, settings)
+    _check_size(content, settings)
+    _check_found(real, found, settings)
     return content
 
 
@@ -62,14 +64,22 @@ def vet(content: ContentRef, settings: ContentSettings) -> None:
 def _vet_file(content: FileContent, settings: ContentSettings) -> None:
     real = real_path(content.path)
     root = root_of(real, settings)
-    if content.size is not None and content.size > settings.max_bytes:
-        raise InvalidRequest("content.size", f"is {content.size} bytes; at most {settings.max_bytes} are hashed")
+    _check_size(content, settings)
     if not root.is_dir():
         return
     try:
         found = real.stat()
     except OSError as error:
         raise InvalidRequest("content.path", why(error)) from None
+    _check_found(real, found, settings)
+
+
+def _check_size(content: FileContent, settings: ContentSettings) -> None:
+    if content.size is not None and content.size > settings.max_bytes:
+        raise InvalidRequest("content.size", f"is {content.size} bytes; at most {settings.max_bytes} are hashed")
+
+
+def _check_found(real: Path, found: os.stat_result, settings: ContentSettings) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise InvalidRequest("content.path", "is not a regular file")
     if found.st_size > settings.max_bytes:

@@ -108,6 +108,10 @@ class JobLedger:
         dropped = int(await run(self._client, _FINISH, [keys.JOB + name], arguments))
         return None if dropped < 0 else dropped
 
+    async def release(self, name: str) -> None:
+        """Note that a task is no longer run, and not over: as soon as its message is missed, it is put back."""
+        await self._client.execute_command("HDEL", keys.JOB + name, "worker", "lease")
+
     async def hand_over(self, name: str, heirs: Sequence[tuple[str, str]]) -> None:
         """Note that a task leaves its place, and its id, to others (`Task.replace`), which may take their time.
 

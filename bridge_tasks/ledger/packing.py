@@ -86,7 +86,8 @@ def unpack_files(raw: bytes) -> list[RunFile]:
     for content, label, context, refused, before in rows:
         whole = content
         if isinstance(content, list):
-            whole = {"kind": "file", "path": content[0], "size": content[1], "modified": content[2]}
+            told = zip(("path", "size", "modified"), content, strict=True)
+            whole = {"kind": "file"} | {name: value for name, value in told if value is not None}
         files.append(RunFile(whole, label or whole.get("path", ""), contexts[context], refused, before))
     return files
 

@@ -5,15 +5,16 @@ written once, with the counts, so they always agree. Written for both drivers, a
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Literal
+from uuid import UUID, uuid5
 
 import orjson
 
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.commands import run as run_script
 from bridge_tasks.ledger.commands import text
-from bridge_tasks.ledger.jobs import LedgerRules
+from bridge_tasks.ledger.jobs import JobLedger, LedgerRules
 from bridge_tasks.ledger.packing import (
     FileOutcome,
     RunFile,
@@ -23,108 +24,24 @@ from bridge_tasks.ledger.packing import (
     unpack_outcomes,
 )
 from bridge_tasks.ledger.records import MICROSECONDS, Outcome, pairs
+from bridge_tasks.ledger.run_records import RunOptions, RunProgress
 from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
 
 _CHUNK = Script("run_chunk", __package__)
-_LATEST = Script("run_latest", __package__)
 _SETTLE = Script("run_settle", __package__, "advance")
 _SEAL = Script("run_seal", __package__, "advance")
+_DROP = Script("run_drop", __package__, "advance")
+
+_AT_ONCE = 100
+"""Chunks that are dropped in one call: it holds Redis for some milliseconds."""
 
 RUNS_KEPT = 1000
 """Runs that can be listed; each is kept as long as any record."""
 
-RunState = Literal["submitting", "running", "succeeded", "failed", "cancelled"]
-Hashing = Literal["service", "local"]
+Added = Literal["added", "there", "refused", "unknown"]
+"""What became of a chunk: it was added; it had been before; the run takes no more; there is no such run."""
 
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What all files of a run have in common.
-
-    Attributes:
-        namespace: where their stamps belong.
-        stamp_data: JSON kept with each stamp.
-        content_type: MIME type, if it is one for all.
-        hashing: who hashes: the service, or the worker (the same BLAKE3, a sample checked against the service).
-        force: stamp what an earlier run has stamped, too.
-    """
-
-    namespace: str
-    stamp_data: dict[str, Any] = field(default_factory=dict)
-    content_type: str | None = None
-    hashing: Hashing = "service"
-    force: bool = False
-
-    @property
-    def signature(self) -> list[Any]:
-        """What must be equal for a file to be the same work in another run."""
-        return [self.namespace, self.stamp_data, self.content_type]
-
-
-@dataclass(frozen=True, slots=True)
-class RunProgress:
-    """How a run stands. `total` grows while it is submitted; times are seconds since the epoch, by Redis."""
-
-    id: str
-    correlation_id: str
-    title: str
-    total: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    degraded: int
-    chunks: int
-    settled: int
-    sealed: bool
-    stopped: bool
-    accepted: float
-    ended: float | None
-    digest: str = field(default="", repr=False)
-    options: RunOptions | None = field(default=None, repr=False)
-
-    @property
-    def over(self) -> int:
-        """Files of which the end is known."""
-        return self.succeeded + self.failed + self.cancelled
-
-    @property
-    def waiting(self) -> int:
-        """Files that have not ended."""
-        return self.total - self.over
-
-    @property
-    def state(self) -> RunState:
-        """In one word."""
-        if self.stopped:
-            return "cancelled"
-        if self.ended is None:
-            return "running" if self.sealed else "submitting"
-        return "failed" if self.failed else "succeeded"
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.ended is not None
-
-    @classmethod
-    def loads(cls, name: str, known: Mapping[str, str]) -> "RunProgress":
-        """Read what Redis holds."""
-        count = {key: int(known.get(key, 0)) for key in _COUNTS}
-        return cls(
-            id=name,
-            correlation_id=known["correlation_id"],
-            title=known["title"],
-            sealed="sealed" in known,
-            stopped="stopped" in known,
-            accepted=int(known["accepted"]) / MICROSECONDS,
-            ended=int(known["ended"]) / MICROSECONDS if "ended" in known else None,
-            digest=known.get("digest", ""),
-            options=RunOptions(**orjson.loads(known["options"])),
-            **count,
-        )
-
-
-_COUNTS = ("total", "succeeded", "failed", "cancelled", "degraded", "chunks", "settled")
+_ADDED: dict[int, Added] = {1: "added", 0: "there", -1: "refused", -2: "unknown"}
 
 
 class RunLedger:
@@ -137,6 +54,7 @@ class RunLedger:
 
     def __init__(self, client: RedisCommands, rules: LedgerRules) -> None:
         self._client = client
+        self._jobs = JobLedger(client, rules)
         self._keep = int(rules.keep)
         self._lifetime = int(rules.max_age + rules.keep)
 
@@ -159,35 +77,55 @@ class RunLedger:
         await self._client.execute_command("ZADD", keys.CORRELATION + correlation_id, now, name)
         await self._client.execute_command("EXPIRE", keys.CORRELATION + correlation_id, self._lifetime)
 
-    async def add(self, name: str, number: int, files: Sequence[RunFile], digest: str) -> bool:
-        """Add a chunk, once. Whether the run takes any."""
+    async def add(self, name: str, number: int, files: Sequence[RunFile], digest: str) -> Added:
+        """Add a chunk, once, and note for each file that this chunk is its latest."""
+        paths = {index: _path(file) for index, file in enumerate(files)}
+        places = {keys.FILE + keys.file_digest(path): index for index, path in paths.items() if path}
         arguments = [number, pack_files(files), len(files), digest, self._lifetime]
-        return int(await run_script(self._client, _CHUNK, [keys.RUN + name, _chunk(name, number)], arguments)) >= 0
+        answer = await run_script(
+            self._client,
+            _CHUNK,
+            [keys.RUN + name, _chunk(name, number), *places],
+            [*arguments, *(f"{name}|{number}|{index}" for index in places.values())],
+        )
+        return _ADDED[int(answer)]
 
-    async def latest(self, paths: Sequence[str], name: str, number: int) -> list[str | None]:
-        """Note for each file that this chunk is its latest; returns where its outcome was before.
-
-        Args:
-            paths: real paths, in the chunk's order; "" for content that is no file.
-            name: the run.
-            number: the chunk.
-        """
-        places = {index: f"{name}|{number}|{index}" for index, path in enumerate(paths) if path}
-        names = [keys.FILE + keys.file_digest(paths[index]) for index in places]
-        found = await run_script(self._client, _LATEST, names, [self._lifetime, *places.values()]) if names else []
-        was = {index: text(one) for index, one in zip(places, found, strict=True)}
-        return [
-            was[index] if was.get(index) not in (None, "", places.get(index)) else None
-            for index in range(len(paths))
-        ]
+    async def before(self, files: Sequence[RunFile]) -> list[str | None]:
+        """Return of each file where its latest outcome is: `run|chunk|index`, or the id of a job of its own."""
+        places = {index: path for index, path in enumerate(map(_path, files)) if path}
+        names = [keys.FILE + keys.file_digest(path) for path in places.values()]
+        found = await self._client.execute_command("MGET", *names) if names else []
+        known = dict(zip(places, found, strict=True))
+        return [text(known[index]) if known.get(index) else None for index in range(len(files))]
 
     async def seal(self, name: str) -> None:
         """Say that a run gets no more files."""
         await run_script(self._client, _SEAL, [keys.RUN + name], [name, "sealed", self._keep])
 
     async def stop(self, name: str) -> bool:
-        """Cancel a run: chunks that have not begun never will. Whether there is such a run."""
-        return bool(await run_script(self._client, _SEAL, [keys.RUN + name], [name, "stopped", self._keep]))
+        """Cancel a run: what has not begun never will. Whether there is such a run, and it had not ended.
+
+        A chunk that a worker has begun ends soon, since the worker looks; the others end here and now.
+        """
+        done = await run_script(self._client, _SEAL, [keys.RUN + name], [name, "stopped", self._keep])
+        progress = await self.progress(name)
+        if not int(done) or progress is None:
+            return False
+        last = progress.chunks
+        while last > 0:  # from the end: the last ones wait
+            first = max(0, last - _AT_ONCE)
+            await self._drop(name, range(first, last))
+            last = first
+        return True
+
+    async def _drop(self, name: str, numbers: Sequence[int]) -> None:
+        cancelled = Outcome("cancelled")
+        names = [key for number in numbers for key in (_chunk(name, number), keys.JOB + chunk_job(name, number))]
+        arguments = [name, cancelled.dumps(), self._keep, *numbers]
+        for number in map(int, await run_script(self._client, _DROP, names, arguments)):
+            for index, (_, outcome) in enumerate(await self.outcomes(name, number)):
+                if outcome.alone and outcome.state is None:
+                    await self._jobs.finish(alone_job(name, number, index), cancelled, state="waiting")
 
     async def stopped(self, name: str) -> bool:
         """Say whether it was cancelled."""
@@ -209,6 +147,10 @@ class RunLedger:
         raw = await self._client.execute_command("HGET", _chunk(name, number), "files")
         return None if raw is None else unpack_files(raw)
 
+    async def settled(self, name: str, number: int) -> bool:
+        """Say whether what became of a chunk's files is noted."""
+        return bool(await self._client.execute_command("HEXISTS", _chunk(name, number), "outcomes"))
+
     async def outcomes(self, name: str, number: int) -> list[tuple[RunFile, FileOutcome]]:
         """Return a chunk's files and what became of each, as far as is known."""
         fields = await self._client.execute_command("HGETALL", _chunk(name, number))
@@ -219,12 +161,13 @@ class RunLedger:
         if "outcomes" in known:
             outcomes = unpack_outcomes(known["outcomes"])
         elif "error" in known:
-            outcomes = [FileOutcome.of(_told(known["error"]))] * len(files)
+            outcomes = [replace(FileOutcome.of(_told(known["error"])), alone=False)] * len(files)
         else:
             outcomes = [FileOutcome(None)] * len(files)
         for key, value in known.items():
-            if key.startswith("alone:"):
-                outcomes[int(key.removeprefix("alone:"))] = FileOutcome.of(_told(value))
+            index = int(key.removeprefix("alone:")) if key.startswith("alone:") else None
+            if index is not None and outcomes[index].state != "succeeded":  # nothing takes a stamp back
+                outcomes[index] = FileOutcome.of(_told(value))
         return list(zip(files, outcomes, strict=True))
 
     async def all_outcomes(self, name: str) -> AsyncIterator[tuple[RunFile, FileOutcome]]:
@@ -245,11 +188,32 @@ class RunLedger:
 
     async def settle(self, name: str, number: int, outcomes: Sequence[FileOutcome]) -> bool:
         """Note what became of a chunk's files, once; those that go on alone count when they end."""
-        ended = [one for one in outcomes if one.state is not None]
-        counts = [sum(one.state == state for one in ended) for state in ("succeeded", "failed", "cancelled")]
-        degraded = sum(one.degraded for one in ended)
-        arguments = [name, pack_outcomes(outcomes), *counts, degraded, self._keep]
+        decided = "".join(_letter(one) for one in outcomes)
+        arguments = [name, number, pack_outcomes(outcomes), decided, self._keep]
         return bool(await run_script(self._client, _SETTLE, [_chunk(name, number)], arguments))
+
+
+def chunk_job(run: str, number: int) -> str:
+    """Return the id of the task that stamps a chunk: the same whoever sends it, so it is one job."""
+    return str(uuid5(UUID(run), str(number)))
+
+
+def alone_job(run: str, number: int, index: int) -> str:
+    """Return the id of the task that stamps one file of a chunk alone."""
+    return str(uuid5(UUID(run), f"{number}|{index}"))
+
+
+def _letter(outcome: FileOutcome) -> str:
+    """Write an outcome as `advance.lua` counts it."""
+    if outcome.state == "succeeded":
+        return "d" if outcome.degraded else "s"
+    return {"failed": "f", "cancelled": "c"}.get(outcome.state or "", "-")
+
+
+def _path(file: RunFile) -> str | None:
+    """The real path of what is a file, and was not refused."""
+    path = file.content.get("path") if file.content.get("kind") == "file" and file.refused is None else None
+    return path if isinstance(path, str) else None
 
 
 def _told(raw: bytes) -> Outcome:

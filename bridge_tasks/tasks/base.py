@@ -25,7 +25,7 @@ from bridge_tasks.content import vet
 from bridge_tasks.errors import BridgeError, ClientError, InvalidRequest
 from bridge_tasks.idempotency import Effect
 from bridge_tasks.ledger import Claim, Outcome
-from bridge_tasks.messages import HEADER, WAITS
+from bridge_tasks.messages import HEADER, ITEM, WAITS
 from bridge_tasks.models.content import describe
 from bridge_tasks.models.requests import TaskRequest, refusal
 from bridge_tasks.resilience.policy.retry import backoff
@@ -158,8 +158,10 @@ class BridgeTask(Step, Generic[R]):
 
     def _is_resumed(self, claim: Claim | None) -> bool:
         """Whether a run before this one may have brought the effect about."""
-        redelivered = bool((self.request.headers or {}).get("redelivered"))
-        return claim is not None and (claim.runs > 0 or self.request.retries > 0 or redelivered)
+        headers = self.request.headers or {}
+        # A file of a run that goes on alone may have been stamped by the call that was made for all of its chunk.
+        before = headers.get("redelivered") or str(headers.get(ITEM) or "|").rpartition("|")[2]
+        return claim is not None and (claim.runs > 0 or self.request.retries > 0 or bool(before))
 
     def _may_retry(self, error: BridgeError, claim: Claim | None) -> bool:
         if self.request.called_directly:

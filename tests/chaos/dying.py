@@ -17,6 +17,7 @@ from typing import Any
 from bridge_tasks import broker
 from bridge_tasks.driver import drive
 from bridge_tasks.ledger import JobLedger
+from bridge_tasks.ledger.runs import RunLedger
 from bridge_tasks.resilience.transport.blocking import BlockingExchange
 from bridge_tasks.tasks import claiming
 from bridge_tasks.worker.reconciler import Reconciler
@@ -69,6 +70,8 @@ POINTS = {
     "after it was acknowledged": Point(broker.QoS, "ack", after=True),
     "before the next step is published": Point(broker.Channel, "_put", after=False, seen=_is_next),
     "after the next step was published": Point(broker.Channel, "_put", after=True, seen=_is_next),
+    "before a chunk is settled": Point(RunLedger, "settle", after=False),
+    "after a chunk was settled": Point(RunLedger, "settle", after=True),
     "after a lost message was pushed": Point(JobLedger, "requeue", after=True, seen=_went_well),
     "after a held message was given back": Point(Reconciler, "_restored", after=True, seen=_went_well),
 }

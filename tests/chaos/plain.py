@@ -47,7 +47,8 @@ app.conf.update(
 
 _METADATA = os.environ.get("PLAIN_METADATA_URL", "") + "/api/v1/metadata-stamping"
 _ONEXTREE = os.environ.get("PLAIN_ONEXTREE_URL", "")
-_SECONDS = 2.0
+_http = httpx.Client(timeout=2.0)
+"""One for each process: it opens nothing before it is used, and so survives a fork."""
 
 _retrying: dict[str, Any] = {
     "autoretry_for": (httpx.HTTPError, ValueError, KeyError),
@@ -69,15 +70,13 @@ def _told(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _hash(path: str) -> str:
-    with httpx.Client(timeout=_SECONDS) as client:
-        content = Path(path).read_bytes()
-        return str(_told(client.post(f"{_METADATA}/hash", files={"file": content}))["file_hash"])
+    content = Path(path).read_bytes()
+    return str(_told(_http.post(f"{_METADATA}/hash", files={"file": content}))["file_hash"])
 
 
 def _intelligence(path: str) -> dict[str, Any]:
-    with httpx.Client(timeout=_SECONDS) as client:
-        answer = client.post(f"{_ONEXTREE}/intelligence", json={"context": f"section {path[-2:]}"})
-        return dict(answer.json()) if answer.is_success else {}
+    answer = _http.post(f"{_ONEXTREE}/intelligence", json={"context": f"section {path[-2:]}"})
+    return dict(answer.json()) if answer.is_success else {}
 
 
 def _stamp(path: str, file_hash: str, known: dict[str, Any]) -> str:
@@ -89,8 +88,7 @@ def _stamp(path: str, file_hash: str, known: dict[str, Any]) -> str:
         "file_size": len(text),
         "stamp_data": {"intelligence": known},
     }
-    with httpx.Client(timeout=_SECONDS) as client:
-        return str(_told(client.post(f"{_METADATA}/stamp", json=body))["stamp_id"])
+    return str(_told(_http.post(f"{_METADATA}/stamp", json=body))["stamp_id"])
 
 
 @app.task(bind=True, name="plain.hash", **_retrying)

@@ -116,6 +116,7 @@ def staged(directory: Path, inherited: Mapping[str, str], **more: str) -> Iterat
             **SHORT,
             "PYTHONPATH": os.pathsep.join([str(ROOT), inherited.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "BRIDGE_REDIS_URL": server.url,
+            "BRIDGE_CONTENT__ROOTS": str(directory),
             "BRIDGE_METADATA__URLS": urls[0],
             "BRIDGE_ONEXTREE__URLS": urls[1],
             **more,

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
+from bridge_tasks import runs, workflows
 from bridge_tasks.bridge import Bridge
-from bridge_tasks.sandbox.faults import Latency
+from bridge_tasks.sandbox.faults import GarbageJson, Latency, Status
 from tests.chaos.stage import NOTHING, Stage, died, done_once, staged, submitted
 from tests.workers import eventually, orchestrating
 
@@ -76,3 +79,60 @@ def test_a_worker_that_stalls_and_comes_back_finds_its_job_done(stage: Stage, po
     assert eventually(lambda: more.state == "succeeded", 30), stage.logs()
     assert stage.effects() == {"/stalled": 1, "/afterwards": 1}
     assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+
+
+def test_a_job_whose_effect_is_unknown_goes_on_though_the_service_answers_nonsense(stage: Stage) -> None:
+    doomed = stage.ready(stage.worker("doomed", dies="after the service's success"))
+    job = submitted("unknown")
+    assert died(doomed), stage.logs()
+    stage.controls.faults.add(GarbageJson(count=1, path="/hash"), Status(code=500, count=1, path="/stamp"))
+
+    stage.ready(stage.worker("heir"))
+
+    done_once(stage, job, "unknown")
+
+
+def test_a_run_that_is_submitted_again_after_an_error_is_the_same_run(stage: Stage) -> None:
+    files = [stage.directory / f"{number}.txt" for number in range(6)]
+    for file in files:
+        file.write_text(file.name)
+    run = workflows.stamp_files(files, context="c", chunk_files=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs._Submitting, "_has_room", _away)
+        with pytest.raises(redis.ConnectionError):
+            Bridge().submit(run)
+
+    again = Bridge().submit(run)
+
+    assert again.id == run.id
+    assert again.progress().total == 6
+    stage.ready(stage.worker("only"))
+    assert again.wait(60).succeeded == 6
+    assert stage.effects() == {str(file): 1 for file in files}
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+
+
+@pytest.mark.parametrize("point", ["before a chunk is settled", "after a chunk was settled"])
+@pytest.mark.parametrize("together", [True, False], ids=["stamped together", "each alone"])
+def test_a_worker_that_is_killed_as_it_settles_a_chunk_leaves_counts_that_agree(
+    stage: Stage, point: str, together: bool
+) -> None:
+    files = [stage.directory / f"{number}.txt" for number in range(3)]
+    for file in files:
+        file.write_text(file.name)
+    if not together:
+        stage.controls.faults.add(Status(code=413, count=1, path="/batch"))
+    doomed = stage.ready(stage.worker("doomed", dies=point))
+    run = Bridge().submit(workflows.stamp_files(files, context="c"))
+    assert died(doomed), stage.logs()
+
+    stage.ready(stage.worker("heir"))
+
+    ended = run.wait(60)
+    assert (ended.total, ended.succeeded, ended.failed) == (3, 3, 0), stage.logs()
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+    assert (run.progress().succeeded, stage.effects()) == (3, {str(file): 1 for file in files})
+
+
+def _away(*_: Any) -> bool:
+    raise redis.ConnectionError

@@ -91,7 +91,7 @@ def test_pipes_and_sockets_are_left_out(tmp_path: Path) -> None:
 
 def test_a_file_that_is_meant_twice_is_taken_once(tmp_path: Path) -> None:
     made(tmp_path, "a/b.txt")
-    found = expand([tmp_path / "a" / "b.txt", tmp_path, tmp_path / "a" / ".." / "a"])
+    found = list(expand([tmp_path / "a" / "b.txt", tmp_path, tmp_path / "a" / ".." / "a"]))
     assert [file.path for file in found] == [tmp_path / "a" / "b.txt"]
 
 
@@ -140,7 +140,7 @@ def test_a_directory_that_cannot_be_read_is_not_left_out_in_silence() -> None:
         top.chmod(0o755)
         (top / "secret").chmod(0)
         with unprivileged(), pytest.raises(InvalidRequest, match=r"secret cannot be read; leave it out"):
-            expand([top])
+            list(expand([top]))
         with unprivileged():
             assert names(top, exclude=("secret",)) == ["file"]
     finally:

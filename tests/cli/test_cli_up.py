@@ -14,8 +14,8 @@ import pytest
 from tests.cli.command import COMMAND, Up, environment, finish, processes_that_know, run, start
 
 JOB_KEYS = {"path", "state", "hash", "stamp_id", "degraded", "error"}
-COUNTS = ("total", "succeeded", "failed", "unfinished", "degraded")
-RUN_KEYS = {"correlation_id", "run_id", *COUNTS, "interrupted", "seconds", "jobs"}
+COUNTS = ("total", "succeeded", "failed", "cancelled", "unfinished", "degraded")
+RUN_KEYS = {"correlation_id", "run_id", *COUNTS, "interrupted", "seconds", "jobs", "jobs_left_out"}
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def test_stamp_prints_one_object_with_a_job_per_file(up: Up, docs: Path) -> None
     assert ended.status == 0, ended.err
     report = ended.json
     assert set(report) == RUN_KEYS
-    assert [report[count] for count in COUNTS] == [3, 3, 0, 0, 0]
+    assert [report[count] for count in COUNTS] == [3, 3, 0, 0, 0, 0]
     assert report["interrupted"] is False
     assert [job["path"] for job in report["jobs"]] == [f"{docs.name}/{number}.md" for number in range(3)]
     assert all(set(job) == JOB_KEYS and job["state"] == "succeeded" for job in report["jobs"])
     assert all(len(job["hash"]) == 64 and job["stamp_id"] for job in report["jobs"])
     # Given one correlation id, every request of the run carries it.
     asked = requests_of(up, report["correlation_id"])
-    assert sum(path.endswith("/hash") for path in asked) == sum(path.endswith("/stamp") for path in asked) == 3
+    assert [sum(path.endswith(end) for path in asked) for end in ("/hash", "/batch", "/stamp")] == [3, 1, 0]
     assert any(path.endswith("/intelligence") for path in asked)
 
 

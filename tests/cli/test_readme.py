@@ -117,9 +117,10 @@ def test_the_orchestrators_snippet_stamps_files(documented: Up) -> None:
     done = run([sys.executable, "-c", SNIPPETS[0]], documented.directory, {})
 
     assert done.returncode == 0, done.stderr
-    one, many = done.stdout.splitlines()
+    one, many, bulk = done.stdout.splitlines()
     assert re.fullmatch(r"[0-9a-f-]{36} [0-9a-f-]{36}", one), "a stamp's id, and the correlation id that was made"
     assert len(ast.literal_eval(many)) == 2
+    assert re.fullmatch(r"2 [0-9a-f-]{36}", bulk), "both files, and the run's id"
 
 
 def test_the_asyncio_snippet_hashes(documented: Up, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,12 +152,12 @@ def test_the_queues_of_a_service_whose_circuit_opens_are_left_alone_at_once(work
 
 
 def test_what_no_push_told_is_found_by_the_next_look(worker: Worker) -> None:
-    worker.watches["onextree"].known = worker.opened()
+    worker.watches["metadata"].known = worker.opened()
 
     worker.later()
 
-    assert worker.consumed == METADATA
-    assert worker.watches["onextree"].looks == 2
+    assert worker.consumed == {"bridge.onextree"}
+    assert worker.watches["metadata"].looks == 2
 
 
 def test_a_circuit_that_is_open_when_the_worker_starts_lets_nothing_in_from_the_first_moment(

@@ -38,14 +38,13 @@ end
 
 if known[5] then
   local run, number, index = item_of(known[5])
-  local chunk = 'bridge:run:' .. run .. ':' .. number
-  if index ~= '' then
-    redis.call('HSET', chunk, 'alone:' .. index, state .. ' ' .. outcome)
-    advance(run, {[state] = 1}, now, keep)
-  elseif state ~= 'succeeded' and redis.call('HEXISTS', chunk, 'outcomes') == 0 then
-    redis.call('HSET', chunk, 'error', state .. ' ' .. outcome)
-    advance(run, {[state] = tonumber(redis.call('HGET', chunk, 'count') or 0), settled = 1}, now, keep)
-  end
+  change_chunk(run, number, now, keep, function(chunk)
+    if index ~= '' then
+      redis.call('HSET', chunk, 'alone:' .. index, state .. ' ' .. outcome)
+    elseif state ~= 'succeeded' and redis.call('HEXISTS', chunk, 'outcomes') == 0 then
+      redis.call('HSET', chunk, 'error', state .. ' ' .. outcome)
+    end
+  end)
 end
 
 if state ~= 'succeeded' then -- and with it the task that had put this one in its place

@@ -28,12 +28,9 @@ if ARGV[8] == '1' then
   revive(id)
   if known[7] then
     local run, number, index = item_of(known[7])
-    local chunk = 'bridge:run:' .. run .. ':' .. number
-    local field = index == '' and 'error' or 'alone:' .. index
-    if redis.call('HDEL', chunk, field) == 1 then
-      local count = index == '' and tonumber(redis.call('HGET', chunk, 'count') or 0) or 1
-      advance(run, {failed = -count, settled = index == '' and -1 or 0}, now, keep)
-    end
+    change_chunk(run, number, now, keep, function(chunk)
+      redis.call('HDEL', chunk, index == '' and 'error' or 'alone:' .. index)
+    end)
   end
   local place = redis.call('HGET', KEYS[1], 'place')
   while place do
