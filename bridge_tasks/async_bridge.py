@@ -7,6 +7,7 @@ meanwhile. All else is this event loop's own. An awaiting task that is cancelled
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -22,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from bridge_tasks import correlation
+from bridge_tasks.app import app
 from bridge_tasks.arrivals import Arrivals
 from bridge_tasks.bridge import Bridge, Job, ask_services, found, what_to_look_at
 from bridge_tasks.chunking import BulkRun
@@ -62,6 +64,7 @@ class _Line:
 
     async def close(self) -> None:
         await self.arrivals.close()
+        await self.outbox.close()
         for client in (*self._clients, self._news):
             await client.aclose()
 
@@ -99,9 +102,10 @@ async def _line() -> AsyncIterator[_Line]:
 
 
 class _Outbox:
-    """Sends what is submitted, in a thread, one batch after the other."""
+    """Sends what is submitted, in a thread of its own, one batch after the other."""
 
     def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[tuple[Signature[Any], str | None, bool, asyncio.Future[Job]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -112,12 +116,22 @@ class _Outbox:
             self._sender = asyncio.create_task(self._send_all(), name="bridge-send")
         return await future
 
+    async def close(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, _hang_up)
+            thread.shutdown(wait=False)
+
     async def _send_all(self) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridge-send")
+        loop = asyncio.get_running_loop()
         while self._waiting:
             taken, self._waiting = self._waiting, []
             some = [one for one in taken if not one[3].cancelled()]
             try:
-                answers: list[Any] = await asyncio.to_thread(Bridge().submit_each, [one[:3] for one in some])
+                works = [one[:3] for one in some]
+                answers: list[Any] = await loop.run_in_executor(self._thread, Bridge().submit_each, works)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who submitted
                 answers = [error] * len(some)
             for (*_, future), answer in zip(some, answers, strict=True):
@@ -387,6 +401,14 @@ class AsyncBridge:
         async with _line() as line:
             seen = await look(line.commands, line.shared, **what_to_look_at(runtime))
         return replace(seen, services=await asyncio.to_thread(ask_services, runtime)) if services else seen
+
+
+def _hang_up() -> None:
+    """Close what Celery opened for this thread alone: its connections to the result backend, which chords need."""
+    backend = vars(app._local).pop("backend", None)  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+    if backend is not None:
+        backend.result_consumer.stop()
+        backend.client.connection_pool.disconnect()
 
 
 async def _retried(ask: Callable[[], Awaitable[T]]) -> T:

@@ -34,7 +34,8 @@ async def test_jobs_of_every_kind_are_awaited_together(prefork: Pool, documents:
         assert {job.id for job in await bridge.find(correlation_id="together")} == {job.id for job in jobs}
         assert [job.id for job in await bridge.find(file=page)] == [jobs[1].id]
         assert (await bridge.health()).workers
-    assert {record["correlation_id"] for record in prefork.sandbox.asked(path="/hash")} == {"together"}
+    asked = prefork.sandbox.asked(path="/hash")
+    assert {record["headers"].get("x-correlation-id") for record in asked} == {"together"}
 
 
 @pytest.mark.usefixtures("prefork")
