@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+PEERS  := $(VENV)/peers
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test check bench soak clean
@@ -16,27 +17,38 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# What only tests, checks and benchmarks need beside that: a demonstration is not to wait for it.
+$(PEERS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
 demo: $(READY) ## Stamp 300 real files through real workers, in a temporary directory
 	@$(BIN)/bridge-tasks demo
 
 up: $(READY) ## Start Redis, both sandbox services, a worker and Flower on this machine
 	@$(BIN)/bridge-tasks up
 
-test: $(READY) ## Run the tests
+test: $(PEERS) ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
-check: $(READY) ## Lint, types, architecture
+check: $(PEERS) ## Lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(READY) ## Search the state machines, the parsers and the fleet for an hour's worth of trouble
+ifdef SHORT
+soak: $(READY)
+	@$(BIN)/python -m tests.chaos.soak --short
+else
+soak: $(PEERS) ## Search for an hour's worth of trouble, then kill workers and Redis (SHORT=1: a minute of killing)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 3600 tests/policies tests/state tests/models \
 		tests/clients/test_any_answer.py tests/cache tests/fleet
+	@$(BIN)/python -m tests.chaos.soak --jobs 5000 --kills 100 --restarts 5 --json
+endif
 
-bench: $(READY) ## Measure, against plain peers in the same run
-	@$(BIN)/python benchmarks/call_overhead.py
+bench: $(PEERS) ## Measure against peers in the same run, and renew docs/performance.md (minutes)
+	@$(BIN)/python -m benchmarks.report
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .pytest_cache .import_linter_cache dist

@@ -30,6 +30,8 @@ def measure(rounds: int, calls: int) -> Figures:
         commands = {name: harness.commands_per_call(server.url, call, 10 * calls) for name, call in known.items()}
     bare = times["bare"]
     return {
+        "ratio_guarded_to_bare": harness.ratio(times["guarded"].wall, bare.wall),
+        "redis_commands_per_call": commands["guarded"],
         "rows": [
             {
                 "peer": name,
@@ -40,7 +42,7 @@ def measure(rounds: int, calls: int) -> Figures:
                 "Redis commands a call": commands[name],
             }
             for name, took in times.items()
-        ]
+        ],
     }
 
 

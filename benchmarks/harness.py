@@ -24,7 +24,7 @@ Row = dict[str, Any]
 Figures = dict[str, Any]
 """What a benchmark found: `rows`, one for each line of its table, and whatever else it has to tell."""
 
-OURS = ("cmdstat_info", "cmdstat_client", "cmdstat_command", "cmdstat_flushall", "cmdstat_config|resetstat")
+OURS = ("cmdstat_info", "cmdstat_client", "cmdstat_hello")
 """Commands of the measuring itself."""
 
 

@@ -1,8 +1,7 @@
 """What does a guarded call cost while 1, 2, 4 and 8 processes share the circuit, the limits and one machine?
 
-Each process makes guarded and bare calls in turn, all of them at the same time; a ratio is the median over rounds
-and processes of that within one round of one process. With more processes than processors, all wait for their
-turn.
+Each process makes guarded and bare calls in turn, all processes at the same time. A ratio is the median, over
+rounds and processes, of that within one round of one process. Where processors are fewer, all wait for their turn.
 """
 
 import json
@@ -89,4 +88,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["member"]:
         member(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     else:
-        harness.run(__doc__, measure, rounds=60, calls=30)
+        harness.run(__doc__, measure, rounds=25, calls=30)

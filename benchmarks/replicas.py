@@ -1,10 +1,14 @@
 """What do several replicas cost? The same guarded call with 1, 2 and 4 of them, and the choice by itself.
 
-`the choice µs` is `BalancingTransport` alone, over a transport that answers at once; the rest is the whole call,
-with services that are processes of their own.
+`the choice µs` is `BalancingTransport` alone, over a transport that answers at once. The rest is the whole call,
+with services that are processes of their own; `bare in turn` calls the same ones without any guard, each by a
+client of its own.
 """
 
 import time
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
 
 import httpx
 
@@ -51,11 +55,22 @@ def choice(replicas: int) -> Call:
     return call
 
 
+def in_turn(urls: Sequence[str]) -> Call:
+    """Call one service after the other, bare."""
+    calls = cycle([peers.bare(url) for url in urls])
+
+    def call() -> Any:
+        return next(calls)()
+
+    return call
+
+
 def measure(rounds: int, calls: int) -> Figures:
     """Measure each number of replicas in each round."""
     with private_redis() as server, harness.canned_services(max(COUNTS)) as urls:
         whole = {str(count): peers.guarded(urls[:count], server.url) for count in COUNTS}
-        times = harness.interleaved(whole, rounds, calls)
+        bare = {f"bare {count}": in_turn(urls[:count]) for count in COUNTS}
+        times = harness.interleaved({**whole, **bare}, rounds, calls)
         alone = harness.interleaved({str(count): choice(count) for count in COUNTS}, rounds, calls)
     nothing = alone["1"].wall
     return {
@@ -66,6 +81,9 @@ def measure(rounds: int, calls: int) -> Figures:
                 "to one": harness.ratio(times[str(count)].wall, times["1"].wall),
                 "processor µs": harness.median(times[str(count)].processor),
                 "processor to one": harness.ratio(times[str(count)].processor, times["1"].processor),
+                "bare in turn, processor to one": harness.ratio(
+                    times[f"bare {count}"].processor, times["bare 1"].processor
+                ),
                 "the choice µs": round(harness.median(alone[str(count)].wall) - harness.median(nothing), 1),
             }
             for count in COUNTS

@@ -1,7 +1,7 @@
 """Celery tasks that hash, enrich and stamp files through one resilience-wrapped HTTP client.
 
-`app` is the Celery application, `workflows` builds canvases, `Bridge` submits and awaits them. They are loaded
-on first use, so that `import bridge_tasks.clients` costs an asyncio program no Celery.
+`app` is the Celery application, `workflows` builds canvases, `Bridge` submits and awaits them (`AsyncBridge` for
+asyncio programs). They are loaded on first use, so that `import bridge_tasks.clients` costs no Celery.
 """
 
 import sys
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bridge_tasks import workflows
     from bridge_tasks.app import app
+    from bridge_tasks.async_bridge import AsyncBridge
     from bridge_tasks.bridge import Bridge
 
-__all__ = ["Bridge", "app", "workflows"]
+__all__ = ["AsyncBridge", "Bridge", "app", "workflows"]
 
 
 class _Package(ModuleType):
@@ -32,6 +33,8 @@ def __getattr__(name: str) -> Any:
     match name:
         case "app":
             return import_module("bridge_tasks.app").app
+        case "AsyncBridge":
+            return import_module("bridge_tasks.async_bridge").AsyncBridge
         case "Bridge":
             return import_module("bridge_tasks.bridge").Bridge
         case "workflows":

@@ -14,7 +14,9 @@ from celery.signals import task_postrun, task_prerun
 
 from bridge_tasks import correlation, messages
 
-app = Celery("bridge_tasks", amqp=messages.FurnishingAMQP, set_as_current=False)
+app = Celery(
+    "bridge_tasks", amqp=messages.FurnishingAMQP, task_cls="bridge_tasks.tasks.steps:Step", set_as_current=False
+)
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE", "bridge_tasks.celeryconfig"))
 
 _bound: dict[str, ExitStack] = {}

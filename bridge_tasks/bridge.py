@@ -4,7 +4,8 @@ What is submitted is on record before `submit` returns: it is done once, whoever
 again is the same job.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, overload
@@ -15,18 +16,22 @@ from celery.canvas import Signature, group
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge_tasks import broker, correlation, runs
+from bridge_tasks import broker, correlation, operations, runs
 from bridge_tasks.app import app
 from bridge_tasks.chunking import BulkRun
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.errors import BridgeError, InvalidRequest, JobUnknown
-from bridge_tasks.ledger import JobRecord, Outcome, Submission
+from bridge_tasks.ledger import JobLedger, JobRecord, Submission
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.waiting import outcomes_of
 from bridge_tasks.messages import HEADER
+from bridge_tasks.models.requests import CheckHealth
+from bridge_tasks.models.stamping import ServiceHealth
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.settings import load
-from bridge_tasks.submissions import planned
+from bridge_tasks.submissions import fresh, in_one_message, planned
+from bridge_tasks.vitals import SystemHealth, look
 
 _AT_ONCE = 50
 """Jobs that go to Redis in one round trip."""
@@ -133,6 +138,7 @@ class Bridge:
             return runs.submit(
                 replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
             )
+        work = fresh(work)
         _check_members(work)
         carried = set(_carried(work))
         default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
@@ -163,8 +169,39 @@ class Bridge:
                     continue
                 yield from self._sent_together([self._put_by(work, force=force) for work in some])
 
+    def submit_each(
+        self, works: Sequence[tuple[Signature[Any], str | None, bool]]
+    ) -> list[Job | InvalidRequest | OperationalError]:
+        """Submit several, each for itself and as many as can be in one round trip.
+
+        Args:
+            works: what to submit, its correlation id (None: a new one), and whether to do it in any case.
+
+        Returns:
+            Of each its job, or why it was not sent.
+        """
+        answers: dict[int, Job | InvalidRequest | OperationalError] = {}
+        together: dict[int, tuple[Submission, str | None, tuple[Any, ...]]] = {}
+        for index, (work, cid, force) in enumerate(works):
+            try:
+                if load().redis_broker and in_one_message(work):
+                    with correlation.bound(cid or correlation.ensure()):
+                        together[index] = self._put_by(work, force=force)
+                else:
+                    answers[index] = self.submit(work, correlation_id=cid, force=force)
+            except (InvalidRequest, OperationalError) as error:
+                answers[index] = error
+        waiting = iter(together.items())
+        while some := dict(islice(waiting, _AT_ONCE)):
+            try:
+                answers |= zip(some, self._sent_together(list(some.values())), strict=True)
+            except OperationalError as error:
+                answers |= dict.fromkeys(some, error)
+        return [answers[index] for index in range(len(works))]
+
     def _put_by(self, work: Signature[Any], *, force: bool) -> tuple[Submission, str | None, tuple[Any, ...]]:
         """Build a task's message, and keep it for now."""
+        work = fresh(work)
         plan = planned(work, force=force)
         with broker.submitting(plan, collect=True) as under_way:
             _send(work)
@@ -223,6 +260,25 @@ class Bridge:
         record = Job(name, None).record
         return Job(name, record.correlation_id, record.parts or (name,))
 
+    def find(self, *, correlation_id: UUID | str | None = None, file: str | os.PathLike[str] = "") -> list[Job]:
+        """Return the jobs with a correlation id, oldest first, or the latest job about a file; none may be known.
+
+        What a bulk run did with a file is the run's to tell (`bridge-tasks status FILE`).
+        """
+        runtime = current()
+        records = runtime.run(found(runtime.ledger, correlation_id, file))
+        return [Job(record.id, record.correlation_id, record.parts or (record.id,)) for record in records]
+
+    def health(self, *, services: bool = False) -> SystemHealth:
+        """Say how all of it is: Redis, workers, queues, circuits, dead letters; never raises because one is down.
+
+        Args:
+            services: ask both services as well, which may take seconds.
+        """
+        runtime = current()
+        seen = runtime.run(look(BlockingRedis(runtime.ledger_redis), runtime.shared, **what_to_look_at(runtime)))
+        return replace(seen, services=ask_services(runtime)) if services else seen
+
     def as_completed(self, jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Ended]:
         """Give each job's end as it comes; one subscription serves all.
 
@@ -232,16 +288,40 @@ class Bridge:
         waiting = {job.id: job for job in jobs}
         runtime = current()
         for name, outcome in outcomes_of(runtime.ledger_redis, runtime.ledger, waiting, timeout):
-            yield _ended(runtime, waiting[name], outcome)
+            job = waiting[name]
+            whole = runtime.run(runtime.ledger.all_of_it(job.parts, outcome))
+            yield Ended(job, whole.result, whole.error)
 
 
-def _ended(runtime: Runtime, job: Job, outcome: Outcome) -> Ended:
-    if outcome.error is not None or len(job.parts) <= 1:
-        return Ended(job, outcome.result, outcome.error)
-    known = runtime.run(runtime.ledger.watch(job.parts, ""))
-    ends = [known.get(part) for part in job.parts]
-    error = next((end.error for end in ends if end is not None and end.error is not None), None)
-    return Ended(job, [end.result if end is not None else None for end in ends], error)
+async def found(
+    ledger: JobLedger, correlation_id: UUID | str | None, file: str | os.PathLike[str]
+) -> list[JobRecord]:
+    """Return the records of the jobs with a correlation id, or of the latest job about a file."""
+    if correlation_id is not None:
+        names = await ledger.by_correlation(correlation.parse(correlation_id))
+    else:
+        latest = await ledger.by_file(_real(file)) if file else None
+        names = [] if latest is None else [latest]
+    return list((await ledger.records(names)).values())
+
+
+def _real(file: str | os.PathLike[str]) -> str:
+    return os.path.realpath(file)
+
+
+def what_to_look_at(runtime: Runtime) -> dict[str, Any]:
+    """Name the parts of this deployment, for `vitals.look`."""
+    breakers = [client.circuit_breaker for client in (runtime.metadata, runtime.onextree)]
+    return {
+        "queues": [queue.name for queue in app.conf.task_queues],
+        "circuits": [(breaker.name, breaker.config) for breaker in breakers],
+        "redis_broker": runtime.settings.redis_broker,
+    }
+
+
+def ask_services(runtime: Runtime) -> dict[str, ServiceHealth]:
+    """Ask both services how they are, from this process."""
+    return runtime.run(operations.check_health(runtime.services, CheckHealth()))
 
 
 def _check_members(work: Signature[Any]) -> None:

@@ -4,6 +4,7 @@ Everything else is kombu's. A message is not sent where its record says that the
 is done: that is how two submissions of one job become one, and how a step that is sent twice runs once.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from typing import Any
 
 import redis
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from bridge_tasks.ledger import keys
@@ -59,10 +61,38 @@ def submitting(submission: Submission, *, collect: bool = False) -> Iterator[Sub
         _submitting.reset(token)
 
 
+class QoS(kombu_redis.QoS):
+    """What a worker holds; whatever it holds, it is known as a worker."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message before it is worked on; the worker's name goes along, in case Redis forgot it."""
+        told = message.delivery_info
+        held = dumps([message._raw, told["exchange"], told["routing_key"]])  # noqa: SLF001 - as kombu keeps it
+        with self.pipe_or_acquire() as pipe:
+            pipe.zadd(self.unacked_index_key, {delivery_tag: time.time()})
+            pipe.hset(self.unacked_key, delivery_tag, held)
+            if self.unacked_key.startswith(keys.UNACKED):
+                pipe.sadd(keys.WORKERS, self.unacked_key.removeprefix(keys.UNACKED))
+            pipe.execute()
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge, unless the connection was lost: the message was given back then, and is somebody's."""
+        if self.channel.connection is not None:
+            super().ack(delivery_tag)
+
+
 class Channel(kombu_redis.Channel):
     """A channel whose messages have records."""
 
+    QoS = QoS
     _shared: Any = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # What a worker holds by name, kombu must not give back when the channel closes: it tries while Redis is
+        # away, and that error ends the worker. It comes back when the worker is connected again, or has left.
+        self.do_restore = not self.unacked_key.startswith(keys.UNACKED)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         headers = message["headers"]
@@ -76,7 +106,7 @@ class Channel(kombu_redis.Channel):
         if under_way is not None and under_way.stands is not None:
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined] # not in the stubs
-        arguments = _arguments(queue, key, message)
+        arguments = _arguments(key, message)
         if under_way is None or under_way.accepted:
             self._script(arguments)
             return
@@ -119,7 +149,7 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
 
-def _arguments(queue: str, key: str, message: dict[str, Any]) -> tuple[Any, ...]:
+def _arguments(key: str, message: dict[str, Any]) -> tuple[Any, ...]:
     """What `put.lua` takes of any message."""
     headers = message["headers"]
     name = headers["id"]
@@ -128,10 +158,10 @@ def _arguments(queue: str, key: str, message: dict[str, Any]) -> tuple[Any, ...]
         3,
         keys.JOB + name,
         key,
-        keys.OPEN + queue,
+        keys.OPEN + key,
         name,
         dumps(message),
-        queue,
+        key,
         headers["task"],
         headers.get(HEADER) or "",
         headers.get(SUBJECT) or "",

@@ -5,12 +5,10 @@ that no second try mends, or handed over to a job of its own. A service that is 
 the chunk as a whole is tried again, and nothing is noted. This module must never hold more than a chunk in memory.
 """
 
-import contextvars
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,6 +23,7 @@ from bridge_tasks.models.content import ContentRef
 from bridge_tasks.models.requests import GetIntelligence, StampChunk, refusal
 from bridge_tasks.models.stamping import ChunkStamped
 from bridge_tasks.operations import Services, get_intelligence, stampable
+from bridge_tasks.overlapping import overlapping
 
 THREADS = 8
 """Questions that are asked at a time: enough to hide a service's latency, too few to crowd out other jobs."""
@@ -33,9 +32,6 @@ _LOOK_SECONDS = 0.5
 """How often a chunk looks whether its run was cancelled."""
 
 _content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 class Cancelled(Exception):  # noqa: N818 - what happened, not what went wrong
@@ -80,11 +76,20 @@ class _Chunk:
         )
 
 
-Alone = Callable[[RunFile, int, RunOptions], None]
-"""Sends a file as a job of its own, told its place in the chunk; sent twice, it is one job."""
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Into which a chunk gives the files that are better done alone.
+
+    Attributes:
+        alone: sends a file as a job of its own, told its place in the chunk; sent twice, it is one job.
+        taken: tells which of so many files were sent alone already, by a run before this one.
+    """
+
+    alone: Callable[[RunFile, int, RunOptions], None]
+    taken: Callable[[int], Iterable[int]]
 
 
-async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, alone: Alone) -> ChunkStamped:
+async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, hands: Hands) -> ChunkStamped:
     """Stamp the files of one chunk and note what became of each.
 
     Raises:
@@ -100,6 +105,7 @@ async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, 
         known = await runs.outcomes(request.run, request.number)
         chunk.outcomes |= {index: outcome for index, (_, outcome) in enumerate(known)}
         return chunk.counts()
+    _leave_what_is_alone(chunk, hands)
     looking = _Looking(runs, request.run)
     try:
         if progress.stopped:
@@ -112,15 +118,27 @@ async def stamp_chunk(services: Services, runs: RunLedger, request: StampChunk, 
             await looking.look()
     except Cancelled:
         chunk.cancel()
+    _hand_over(chunk, hands, progress.options)
+    await runs.settle(request.run, request.number, [chunk.outcomes[index] for index in range(len(files))])
+    return chunk.counts()
+
+
+def _leave_what_is_alone(chunk: _Chunk, hands: Hands) -> None:
+    """Keep off files that an earlier run of this chunk handed over: they are counted when they end, once."""
+    effect = idempotency.current()
+    if effect is not None and effect.resumed:
+        for index in hands.taken(len(chunk.files)):
+            chunk.outcomes[index] = FileOutcome(None, alone=True)
+
+
+def _hand_over(chunk: _Chunk, hands: Hands, options: RunOptions) -> None:
     for index, file in chunk.open():
         try:
-            alone(file, index, progress.options)
+            hands.alone(file, index, options)
         except InvalidRequest as error:  # it has vanished meanwhile, say
             chunk.fail(index, error)
         else:
             chunk.outcomes[index] = FileOutcome(None, alone=True)
-    await runs.settle(request.run, request.number, [chunk.outcomes[index] for index in range(len(files))])
-    return chunk.counts()
 
 
 class _Looking:
@@ -182,7 +200,7 @@ async def _prepared(services: Services, chunk: _Chunk, options: RunOptions, look
             return None
 
     threads = THREADS if options.hashing == "service" else 1
-    prepared = _overlapping(prepare, chunk.open(), threads, lambda: drive(looking.glance()))
+    prepared = overlapping(prepare, chunk.open(), threads, lambda: drive(looking.glance()))
     ready = [one for one in prepared if one is not None]
     if options.hashing == "local" and ready:
         await _check_sample(services, ready[0], options)
@@ -241,7 +259,7 @@ def _learned(services: Services, options: RunOptions, contexts: Collection[str])
         asked = GetIntelligence(context=context, namespace=options.namespace)
         return drive(get_intelligence(services, asked)).model_dump(exclude={"hashed"})
 
-    return dict(zip(contexts, _overlapping(ask, contexts, min(THREADS, len(contexts))), strict=True))
+    return dict(zip(contexts, overlapping(ask, contexts, min(THREADS, len(contexts))), strict=True))
 
 
 def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dict[str, Any]:
@@ -259,36 +277,3 @@ def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dic
     if effect is not None:
         item["idempotency_key"] = effect.part(str(one.index))
     return {key: value for key, value in item.items() if value is not None}
-
-
-def _overlapping(
-    function: Callable[[T], U], items: Collection[T], threads: int, look: Callable[[], None] = lambda: None
-) -> list[U]:
-    """Map over items, several at a time, with this context's correlation id and deadline.
-
-    `look` is called between results, and while they take long; where it says `Cancelled`, nobody waits for calls
-    that are under way: they end by themselves, and nobody hears of it.
-    """
-    if threads == 1:
-        return [_looked(look, function(item)) for item in items]
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="bridge-bulk")
-    begun = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
-    patient = True
-    results = []
-    try:
-        for one in begun:
-            while not wait([one], _LOOK_SECONDS).done:
-                look()
-            look()
-            results.append(one.result())
-    except Cancelled:
-        patient = False
-        raise
-    finally:
-        pool.shutdown(wait=patient, cancel_futures=True)
-    return results
-
-
-def _looked(look: Callable[[], None], result: U) -> U:
-    look()
-    return result

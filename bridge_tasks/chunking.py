@@ -5,9 +5,9 @@ Sources are read one by one, as they are needed; this must never hold more than 
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,6 +43,7 @@ class BulkRun:
         correlation_id: what the run travels with.
         title: what to call it.
         explain: says why a source is refused, in the words of whoever submits it.
+        id: the run's. Submitted again after an error, the same object is the same run: it goes on where it was.
     """
 
     sources: Iterable[Source]
@@ -53,6 +54,7 @@ class BulkRun:
     correlation_id: UUID | str | None = None
     title: str = "files"
     explain: Callable[[InvalidRequest, Source], str] = lambda error, _: str(error)
+    id: str = field(default_factory=lambda: str(uuid4()))
 
     def files(self) -> Iterator[tuple[RunFile, int]]:
         """Give each source as the run keeps it, with its size in bytes; what is refused says why."""

@@ -48,4 +48,12 @@ class BlockingRedis:
 
     async def execute_command(self, *arguments: Any) -> Any:
         """Run one command."""
-        return self._client.execute_command(*arguments)  # type: ignore[no-untyped-call] # redis-py's own gap
+        try:
+            return self._client.execute_command(*arguments)  # type: ignore[no-untyped-call] # redis-py's own gap
+        except (redis.RedisError, OSError):
+            raise  # redis-py has seen to the connection
+        except BaseException:
+            # Cut short from outside (a task's time limit, Ctrl-C) between asking and hearing: the connection is
+            # back in the pool, and its reply, when it comes, would be taken for the next command's.
+            self._client.connection_pool.disconnect(inuse_connections=False)
+            raise

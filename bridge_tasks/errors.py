@@ -29,7 +29,10 @@ class BridgeError(Exception):
     """Whether the same call may succeed later without anybody changing anything."""
 
     unsent: bool = False
-    """Whether we kept the whole call back ourselves: a job that meets this loses no attempt."""
+    """Whether we kept the whole call back ourselves."""
+
+    outage: bool = False
+    """Whether the service's circuit was not closed when the call failed: no caller is to blame for that."""
 
     retry_after: float | None = None
     """Seconds to wait before trying again, where the other side said so."""
@@ -37,6 +40,11 @@ class BridgeError(Exception):
     def __init__(self, message: str, *fields: Any) -> None:
         super().__init__(message, *fields)
         self.message = message
+
+    @property
+    def blameless(self) -> bool:
+        """Whether a job that meets this loses no attempt."""
+        return self.unsent or self.outage
 
     def __str__(self) -> str:
         return self.message

@@ -252,6 +252,30 @@ class ProcessSteppedAside:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class QueuePaused:
+    """This worker takes nothing from `queue`: its service's circuit is not closed, and `cause` is why.
+
+    `seconds` is when the service will be tried again; None where people hold the circuit open.
+    """
+
+    queue: str
+    circuit: str
+    state: str
+    cause: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed:
+    """This worker takes from `queue` again what it can, after a pause of `seconds`."""
+
+    queue: str
+    circuit: str
+    cause: str
+    seconds: float
+
+
 Event = (
     RequestFinished
     | RetryScheduled
@@ -280,6 +304,8 @@ Event = (
     | MessagesRestored
     | MessageRequeued
     | JobsExpired
+    | QueuePaused
+    | QueueResumed
 )
 Listener = Callable[[Event], None]
 

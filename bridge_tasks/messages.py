@@ -18,7 +18,9 @@ from bridge_tasks.models.content import ContentRef, describe
 HEADER = correlation.CELERY_HEADER
 
 JOB, PART = "x-bridge-job", "x-bridge-part"
-"""Of which submitted job a message is a step, and which of its parts ends with it."""
+"""Of which submitted job a message is a step, and which of its parts ends with it ("": several do)."""
+ASIDE = "-"
+"""The part of a callback: it is a step of the job, and the job ends without it."""
 ITEM = "x-bridge-item"
 """Which file of a bulk run it is about, or which chunk of files: `run|chunk|index`."""
 SUBJECT = "x-bridge-subject"
@@ -34,6 +36,9 @@ _EMBEDDED = ("callbacks", "errbacks", "chain")
 _TOLD = ("run", "number", "file_path", "file_hash", "namespace", "context", "query", "start_node")
 """Arguments that people look for. No other one is shown: a field that nobody thought of stays hidden."""
 
+_CANVASES = ("chain", "group", "chord")
+_MEMBERS = ("tasks", "header", "body")
+_PLACE = 1_000_000
 _SUBJECTS = ("run", "file_path", "context", "query", "start_node", "file_hash")
 _SUBJECT_CHARS = 512
 _UNTOLD = "(…)"
@@ -93,9 +98,16 @@ def subject(keywords: Mapping[str, Any]) -> str:
 
 
 def rank_of(headers: Mapping[str, Any]) -> int:
-    """Count how often a task was put into its queue on purpose: retries, waits, and tasks in its place."""
-    told = (headers.get("retries"), headers.get(WAITS), headers.get("replaced_task_nesting"))
-    return sum(count for count in told if isinstance(count, int) and count > 0)
+    """Count how often a task was put into its queue on purpose: by retries and waits, and by tasks in its place.
+
+    What takes a task's place begins at no retries, and yet comes after all of those that the task had.
+    """
+    *retries, places = (_count(headers.get(name)) for name in ("retries", WAITS, "replaced_task_nesting"))
+    return places * _PLACE + sum(retries)
+
+
+def _count(told: Any) -> int:
+    return min(told, _PLACE // 4) if isinstance(told, int) and told > 0 else 0
 
 
 def correlation_of(request: Any) -> str | None:
@@ -143,13 +155,26 @@ def _marked_all(signatures: Iterable[Any], cid: str) -> list[Any]:
 
 
 def _marked(signature: Any, cid: str) -> Any:
-    """Return a copy of a signature (they are dicts) that carries the id, and so do the ones hanging on it."""
+    """Return a copy of a signature (they are dicts) that carries the id, and so do the ones in it and on it.
+
+    A canvas has no headers of its own: they would take the place of those that its tasks have.
+    """
     marked = signature.clone() if hasattr(signature, "clone") else {**signature}
     options = dict(marked.get("options") or {})
-    options["headers"] = {**(options.get("headers") or {}), HEADER: cid}
+    if marked.get("subtask_type") in _CANVASES:
+        inner = {name: _marked_member(part, cid) for name, part in marked["kwargs"].items() if name in _MEMBERS}
+        marked["kwargs"] = {**marked["kwargs"], **inner}
+        if not options.get("headers"):
+            options.pop("headers", None)
+    else:
+        options["headers"] = {**(options.get("headers") or {}), HEADER: cid}
     for hook in ("link", "link_error"):
         if options.get(hook):
             hooked = options[hook]
             options[hook] = _marked_all(hooked if isinstance(hooked, list | tuple) else [hooked], cid)
     marked["options"] = options
     return marked
+
+
+def _marked_member(part: Any, cid: str) -> Any:
+    return _marked(part, cid) if isinstance(part, Mapping) else _marked_all(part, cid)

@@ -7,7 +7,7 @@ Without an effect, what fails has failed: whoever calls decides.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -18,6 +18,8 @@ from bridge_tasks.errors import ClientError, ServiceUnavailableError
 from bridge_tasks.models.stamp_text import clean
 from bridge_tasks.resilience.policy.retry import UNPROCESSED_STATUSES
 from bridge_tasks.resilience.transport.call import unsent
+
+T = TypeVar("T")
 
 Answer = dict[str, Any]
 
@@ -87,8 +89,10 @@ async def stamp(
             if not _may_have_been_done(error):
                 raise
             sends += 1
-            found = await standing(metadata, wanted)
-            if found is None and (not error.retryable or sends >= metadata.retry.attempts):
+            found = await _found_out(standing(metadata, wanted))
+            if found is None and not error.retryable:
+                raise _open(error) from error
+            if found is None and sends >= metadata.retry.attempts:
                 raise
     return found
 
@@ -118,7 +122,7 @@ async def batch(
             if effect is None or not _may_have_been_done(error):
                 raise
             sends += 1
-            await job.look()
+            await _found_out(job.look())
             if job.open and (not error.retryable or sends >= metadata.retry.attempts):
                 raise
     return job.ended()
@@ -169,7 +173,7 @@ class _Batch:
     async def _explained(self, index: int, result: Answer) -> Answer:
         """Why an item failed is not believed in words: if its stamp stands, nothing is wrong."""
         told = _text(result.get("file_hash"))
-        found = await standing(self._metadata, replace(self._wanted(index), kept_under=told))
+        found = await _found_out(standing(self._metadata, replace(self._wanted(index), kept_under=told)))
         return result if found is None else {**result, **_succeeded(self._items[index], found)}
 
     def ended(self) -> list[Answer]:
@@ -206,6 +210,27 @@ async def _kept_under(metadata: AsyncMetadataStampingClient, wanted: Wanted) -> 
     if hashing.available():
         return hashing.blake3_of(raw)
     return str((await metadata.generate_hash(raw))["hash"])
+
+
+async def _found_out(looking: Awaitable[T]) -> T:
+    """Look for what may have been done; as long as that cannot be found out, the job has not failed.
+
+    Raises:
+        ServiceUnavailableError: it cannot be found out now.
+    """
+    try:
+        return await looking
+    except ClientError as error:
+        if error.retryable:
+            raise
+        raise _open(error) from error
+
+
+def _open(error: ClientError) -> ServiceUnavailableError:
+    """Return what to raise where nobody can be sure: what is tried again looks again."""
+    return ServiceUnavailableError(
+        f"it is not known yet whether the service did it: {error}", error.status, error.code, error.retry_after
+    )
 
 
 def _may_have_been_done(error: ClientError) -> bool:

@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 import redis
 
@@ -129,20 +128,21 @@ def submit(run: BulkRun, *, resume: str | None = None, on_chunk: Callable[[Run, 
     Raises:
         InvalidRequest: the run to resume has had other files or options, or was cancelled; nothing was sent.
         JobUnknown: there is no record of it.
-        kombu.exceptions.OperationalError, redis.RedisError: Redis is out of reach; resume later.
+        kombu.exceptions.OperationalError, redis.RedisError: Redis is out of reach; submit the same object again
+            (its sources must be such that can be read twice), or resume later.
     """
     runtime = current()
-    if resume is None:
-        name = str(uuid4())
+    begun = runtime.run(runtime.runs.progress(resume or run.id))
+    if begun is None and resume is None:
         cid = correlation.parse(run.correlation_id or correlation.ensure())
-        runtime.run(runtime.runs.create(name, cid, run.title, run.options))
-        begun = Run(name, cid, runtime).progress()
-    else:
-        begun = Run(resume, "", runtime).progress()
-        if begun.stopped:
-            raise InvalidRequest("run", "was cancelled: begin a new one")
-        if begun.options is None or begun.options.signature != run.options.signature:
-            raise InvalidRequest("run", "was begun with another namespace, stamp_data or content_type")
+        runtime.run(runtime.runs.create(run.id, cid, run.title, run.options))
+        begun = Run(run.id, cid, runtime).progress()
+    if begun is None:
+        raise JobUnknown(f"there is no record of run {resume}")
+    if begun.stopped:
+        raise InvalidRequest("run", "was cancelled: begin a new one")
+    if begun.options is None or begun.options.signature != run.options.signature:
+        raise InvalidRequest("run", "was begun with another namespace, stamp_data or content_type")
     submitting = _Submitting(runtime, run, begun, on_chunk)
     with correlation.bound(begun.correlation_id):
         submitting.go_on()

@@ -44,9 +44,10 @@ class Runtime:
     Args:
         settings: the tree from the environment.
         bottom: how I/O is done; blocking, for tasks.
+        patient: give shared state as long as all else in Redis.
     """
 
-    def __init__(self, settings: Settings, bottom: Bottom | None = None) -> None:
+    def __init__(self, settings: Settings, bottom: Bottom | None = None, *, patient: bool = False) -> None:
         bottom = bottom or blocking_bottom()
         self.settings = settings
         self.redis = redis.Redis.from_url(
@@ -58,8 +59,8 @@ class Runtime:
         self._shared_redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(),
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=SHARED_SECONDS,
-            socket_connect_timeout=SHARED_CONNECT_SECONDS,
+            socket_timeout=REDIS_SECONDS if patient else SHARED_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS if patient else SHARED_CONNECT_SECONDS,
         )
         self.ledger_redis = redis.Redis.from_url(
             settings.ledger_url,
@@ -70,12 +71,12 @@ class Runtime:
         self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.runs = RunLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.shared = SharedRedis(BlockingRedis(self._shared_redis))
-        self._circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
+        self.circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
         self.metadata = AsyncMetadataStampingClient(
-            **_service(settings.metadata, bottom, self.shared, self._circuit_news)
+            **_service(settings.metadata, bottom, self.shared, self.circuit_news)
         )
         self.onextree = AsyncOnexTreeClient(
-            **_service(settings.onextree, bottom, self.shared, self._circuit_news),
+            **_service(settings.onextree, bottom, self.shared, self.circuit_news),
             enable_cache=settings.onextree.cache,
             cache_ttl=settings.onextree.cache_ttl,
             cache_max_size=settings.onextree.cache_max_size,
@@ -105,7 +106,7 @@ class Runtime:
     def close(self) -> None:
         """Close every connection."""
         self.flush()
-        self._circuit_news.stop()
+        self.circuit_news.stop()
         for opened in (self.metadata, self.onextree, self.content):
             drive(opened.close())
         self.redis.close()
@@ -149,8 +150,11 @@ _lock = threading.Lock()
 _runtime: Runtime | None = None
 
 
-def current() -> Runtime:
+def current(*, patient: bool = False) -> Runtime:
     """Return this process's runtime, opened now if it was not.
+
+    Args:
+        patient: for people, who rather wait a moment than be told that Redis is away. Only where it is opened now.
 
     Raises:
         ConfigurationError: the environment is wrong.
@@ -159,7 +163,7 @@ def current() -> Runtime:
     if _runtime is None:
         with _lock:
             if _runtime is None:
-                _runtime = Runtime(load())
+                _runtime = Runtime(load(), patient=patient)
     return _runtime
 
 

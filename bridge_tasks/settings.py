@@ -9,7 +9,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -78,6 +78,11 @@ Urls = Annotated[
     Field(min_length=1),
 ]
 Roots = Annotated[tuple[Annotated[str, AfterValidator(_root)], ...], NoDecode, BeforeValidator(_split)]
+Services = Annotated[
+    tuple[Literal["metadata", "onextree"], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], NoDecode, BeforeValidator(_split)]
 RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix", "sentinel")]
 BrokerUrl = Annotated[SecretStr, _url_of("redis", "rediss", "sentinel", "amqp", "amqps")]
@@ -111,7 +116,7 @@ class ServiceSettings(Section):
     deadline: Seconds = 30.0
     retry: RetryConfig = RetryConfig(attempts=3, initial=0.2, patience=1.0)
     breaker: CircuitBreakerConfig = CircuitBreakerConfig(
-        failure_rate_threshold=0.5, max_recovery_timeout=120.0, ramp_seconds=5.0
+        failure_rate_threshold=0.5, max_recovery_timeout=120.0, ramp_seconds=1.0
     )
     balancing: BalancingConfig = BalancingConfig()
     hedging: HedgingConfig = HedgingConfig()
@@ -173,12 +178,14 @@ class TaskSettings(Section):
             may reach the visibility timeout, or the waiting task runs twice.
         result_ttl: seconds that results are kept.
         visibility_timeout: seconds after which Redis gives an unacknowledged message to another worker.
+        pause: services, comma-separated, whose queues no worker takes from while their circuit is open.
     """
 
     deadline: Seconds = 120.0
     retry: RetryConfig = RetryConfig(attempts=6, initial=1.0, maximum=300.0)
     result_ttl: Seconds = 86_400.0
     visibility_timeout: int = Field(default=900, ge=60)
+    pause: Services = ("metadata",)
 
     @model_validator(mode="after")
     def _messages_come_back_late_enough(self) -> Self:

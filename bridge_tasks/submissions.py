@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any, cast
 from uuid import uuid4
 
-from celery import chord, group
+from celery import chord, group, signature
 from celery.canvas import Signature
 
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.ledger.keys import file_digest, idempotency_key
 from bridge_tasks.ledger.records import Submission
-from bridge_tasks.messages import JOB, PART
+from bridge_tasks.messages import ASIDE, JOB, PART
 
 _LASTING = frozenset(
     {"bridge.generate_hash", "bridge.create_stamp", "bridge.stamp_file", "bridge.batch_create_stamps"}
@@ -22,10 +22,37 @@ _LASTING = frozenset(
 service's state does not; nor does what lies at a URL, which may be other content by now."""
 
 _KEPT_OPTIONS = ("queue", "priority", "expires")
+_CALLBACKS = ("link", "link_error")
+_OF_ONE_SENDING = ("task_id", "group_id", "group_index", "chord", "root_id", "parent_id", "reply_to")
+
+
+def fresh(work: Signature[Any]) -> Signature[Any]:
+    """Return a copy without ids: one signature may be submitted many times, each time as another job."""
+    if type(work) is Signature and not any(map(work.options.get, _CALLBACKS)):
+        # Without a deep copy: this is on the way of every job.
+        options = {name: value for name, value in work.options.items() if name not in _OF_ONE_SENDING}
+        app = work._app  # type: ignore[attr-defined] # noqa: SLF001 - as `clone` does
+        return Signature(work.task, work.args, dict(work.kwargs), options, immutable=work.immutable, app=app)
+    copy: Signature[Any] = work.clone()
+    if isinstance(copy, chord):
+        copy.kwargs["header"] = [fresh(member) for member in _members(_header(copy)) or ()]
+        copy.kwargs["body"] = fresh(copy.body)
+    elif (members := _members(copy)) is not None:
+        copy.kwargs["tasks"] = [fresh(member) for member in members]
+    for name in _OF_ONE_SENDING:
+        copy.options.pop(name, None)
+    if _members(copy) is not None and copy.options.get("headers"):  # they would hide those of its tasks
+        headers = copy.options.pop("headers")
+        for task in _tasks(copy):
+            task.options["headers"] = {**(task.options.get("headers") or {}), **headers}
+    for name in _CALLBACKS:
+        if copy.options.get(name):
+            copy.options[name] = [fresh(hooked) for hooked in _hooked(copy, name)]
+    return copy
 
 
 def planned(work: Signature[Any], *, force: bool = False) -> Submission:
-    """Prepare a signature or canvas to be sent as one job.
+    """Prepare a signature or canvas, of which there is no other copy (`fresh`), to be sent as one job.
 
     Raises:
         InvalidRequest: there is nothing in it.
@@ -34,9 +61,10 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
     if not tasks:
         raise InvalidRequest("work", "is an empty canvas")
     key = idempotency_key(_shape(work))
-    parts = tuple(_ends(work))
+    parts = tuple(_ends(_named(work)))
     job = parts[0] if len(parts) == 1 else str(uuid4())
-    _mark(work, job, job if len(parts) == 1 else None)
+    mark(work, job, job if len(parts) == 1 else None)
+    steps = steps_of(work)
     contents = [task.kwargs.get("content") for task in tasks]
     return Submission(
         job=job,
@@ -47,7 +75,31 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
         title=_title(work),
         whole=not isinstance(_first(work), group | chord),
         file=next((file_digest(path) for path in map(_path, contents) if path), ""),
+        steps=steps if len(steps) > 1 else (),
     )
+
+
+def in_one_message(work: Signature[Any]) -> bool:
+    """Say whether a canvas is sent as one message: a task, or a chain that begins with one."""
+    return not isinstance(_first(work), group | chord)
+
+
+def steps_of(work: Signature[Any]) -> tuple[tuple[str, str], ...]:
+    """Give the id and the name of each task of a canvas whose ends are settled."""
+    return tuple((str(task.options["task_id"]), str(task.task)) for task in _tasks(work))
+
+
+def heirs(work: Signature[Any], task_id: str, job: str, part: str) -> tuple[tuple[str, str], ...]:
+    """Prepare a canvas to take the place of a task that is a step of a job, and return its steps."""
+    mark(_named(work, task_id), job, part)
+    return steps_of(work)
+
+
+def _hooked(work: Signature[Any], name: str) -> list[Signature[Any]]:
+    """The callbacks of a signature."""
+    given = work.options.get(name) or []
+    hooked = given if isinstance(given, list | tuple) else [given]
+    return [one if isinstance(one, Signature) else signature(one, app=work.app) for one in hooked]
 
 
 def _tasks(work: Signature[Any]) -> Iterator[Signature[Any]]:
@@ -63,6 +115,8 @@ def _tasks(work: Signature[Any]) -> Iterator[Signature[Any]]:
 
 
 def _members(work: Signature[Any]) -> list[Any] | None:
+    if type(work) is Signature:
+        return None
     if isinstance(work, group):
         work.kwargs["tasks"] = list(work.tasks)  # a generator is read once
     tasks = getattr(work, "tasks", None)
@@ -83,58 +137,97 @@ def _first(work: Signature[Any]) -> Signature[Any]:
 
 def _shape(work: Signature[Any]) -> list[Any]:
     """A canvas without its ids: what it does, and in which order."""
+    hooked = [[name, *map(_shape, _hooked(work, name))] for name in _CALLBACKS if work.options.get(name)]
     if isinstance(work, chord):
-        return ["chord", _shape(_header(work)), _shape(work.body)]
+        return ["chord", _shape(_header(work)), _shape(work.body), *hooked]
     members = _members(work)
     if members is not None:
-        return [work.task, *map(_shape, members)]
+        return [work.task, *map(_shape, members), *hooked]
     options = {name: work.options[name] for name in _KEPT_OPTIONS if work.options.get(name) is not None}
-    return [work.task, work.args, work.kwargs, bool(work.immutable), options]
+    return [work.task, work.args, _plain(work.kwargs), bool(work.immutable), options, *hooked]
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments without the signature that `celery.map` and its like have among theirs."""
+    return {
+        name: _shape(value) if isinstance(value, Signature) else list(value) if name == "it" else value
+        for name, value in arguments.items()
+    }
+
+
+def _named(work: Signature[Any], last: str | None = None) -> Signature[Any]:
+    """Give each task of a canvas an id: Celery would do so by asking its result backend about each of a group.
+
+    Args:
+        work: the canvas.
+        last: the id of the task with which it ends.
+    """
+    for task in _tasks(work):
+        task.options.setdefault("task_id", str(uuid4()))
+    if last is not None:
+        _last(work).options["task_id"] = last
+    return work
+
+
+def _last(work: Signature[Any]) -> Signature[Any]:
+    if isinstance(work, chord):
+        return _last(work.body)
+    members = _members(work)
+    return _last(members[-1]) if members else work
 
 
 def _ends(work: Signature[Any]) -> Iterator[str]:
-    """Give the ids of the tasks that end a canvas, settled now; freezing all of it would ask the backend."""
+    """Give the ids of the tasks with which a canvas ends."""
     members = _members(work)
     if isinstance(work, chord):
         yield from _ends(work.body)
-    elif members is None:
-        yield str(work.freeze().id)
-    else:
-        for member in members if isinstance(work, group) else members[-1:]:
+    elif isinstance(work, group):
+        for member in members or ():
             yield from _ends(member)
+    elif members is not None:
+        yield from _ends(members[-1])
+    else:
+        yield str(work.options["task_id"])
 
 
-def _mark(work: Signature[Any], job: str, part: str | None) -> None:
+def mark(work: Signature[Any], job: str, part: str | None) -> None:
     """Write into each task of which job, and of which part of it, it is a step.
 
     Args:
-        work: the canvas, frozen.
+        work: the canvas, its tasks named.
         job: the job's id.
-        part: the part that all of it leads to; None where its members end each for themselves.
+        part: the part that all of it leads to, "" where that are several; None where its members end each for
+            themselves.
     """
+    _mark_callbacks(work, job)
     if isinstance(work, chord):
-        ending = part or _one_end(work.body)
-        _mark(_header(work), job, ending)
-        _mark(work.body, job, ending or None)
+        ending = _one_end(work.body) if part is None else part
+        mark(_header(work), job, ending)
+        mark(work.body, job, ending or part)
         return
     members = _members(work)
     if members is None:
-        headers = {
-            **(work.options.get("headers") or {}),
-            JOB: job,
-            PART: part or work.options.get("task_id") or "",
-        }
-        work.options.update(headers=headers, ignore_result=True)
+        told = {JOB: job, PART: work.options.get("task_id", "") if part is None else part}
+        work.options.update(headers={**(work.options.get("headers") or {}), **told}, ignore_result=True)
         return
     if isinstance(work, group):
         for member in members:
-            _mark(member, job, part if part is not None else _one_end(member))
+            mark(member, job, _one_end(member) or None if part is None else part)
         return
     *before, last = members
-    ending = part if part is not None else _one_end(last)
+    ending = _one_end(last) if part is None else part
     for member in before:
-        _mark(member, job, ending)
-    _mark(last, job, part if part is not None else (ending or None))
+        mark(member, job, ending)
+    mark(last, job, ending or part)
+
+
+def _mark_callbacks(work: Signature[Any], job: str) -> None:
+    """Give each callback an id now: its message is sent once, however often what it follows is told of."""
+    for name in _CALLBACKS:
+        if work.options.get(name):
+            work.options[name] = _hooked(work, name)
+            for hooked in work.options[name]:
+                mark(_named(hooked), job, ASIDE)
 
 
 def _one_end(work: Signature[Any]) -> str:

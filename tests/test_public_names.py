@@ -53,7 +53,7 @@ TASKS = {
 }
 
 NAMES = {
-    "bridge_tasks": "app Bridge workflows",
+    "bridge_tasks": "app AsyncBridge Bridge workflows",
     "bridge_tasks.app": "app",
     "bridge_tasks.workflows": "stamp_file",
     "bridge_tasks.runtime": "current close Runtime",

@@ -122,6 +122,7 @@ def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
         for name, value in environment.items():
             patch.setenv(name, value)
         load.cache_clear()
+        runtime.close()  # one that a test before opened elsewhere
         app.conf.update(broker_url=environment["BRIDGE_REDIS_URL"], result_backend=environment["BRIDGE_REDIS_URL"])
         _disconnect()
         try:

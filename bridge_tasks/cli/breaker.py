@@ -34,14 +34,14 @@ def show(*, interval: float | None, as_json: bool) -> None:
     Raises:
         BridgeError: Redis cannot be reached, and was to be asked once.
     """
-    runtime = current()
+    runtime = current(patient=True)
     names = _all_names(runtime)
     if interval is None:
         rows = _looked(runtime, names)
         if as_json:
             show_json({"circuits": rows})
         else:
-            show_rows(_HEADINGS, [_cells(row) for row in rows])
+            show_rows(_HEADINGS, _cells(runtime, rows))
         return
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
@@ -52,7 +52,7 @@ def show(*, interval: float | None, as_json: bool) -> None:
             if as_json:
                 show_json({"circuits": rows})
             else:
-                live.update(rows_table(_HEADINGS, [_cells(row) for row in rows]), refresh=True)
+                live.update(rows_table(_HEADINGS, _cells(runtime, rows)), refresh=True)
             time.sleep(interval)
 
 
@@ -63,7 +63,7 @@ def work(names: Sequence[str], order: str, *, as_json: bool) -> None:
         BridgeError: Redis cannot be reached; nothing happened.
         InvalidRequest: there is no such circuit.
     """
-    runtime = current()
+    runtime = current(patient=True)
     known, everything = _known(runtime), _all_names(runtime)
     wanted = [known.get(name, name) for name in names] or everything
     for name in wanted:
@@ -75,7 +75,7 @@ def work(names: Sequence[str], order: str, *, as_json: bool) -> None:
     if as_json:
         show_json({"circuits": rows})
     else:
-        show_rows(_HEADINGS, [_cells(row) for row in rows])
+        show_rows(_HEADINGS, _cells(runtime, rows))
 
 
 def _known(runtime: Runtime) -> dict[str, str]:
@@ -146,13 +146,19 @@ def _told(name: str, circuit: Circuit) -> Row:
     }
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(runtime: Runtime, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Write rows for eyes: a service's circuit under the short name by which one works it."""
+    short = {name: given for given, name in _known(runtime).items()}
+    names = [str(row["name"]) for row in rows]
+    return [(short.get(name, name), *_facts(row)) for name, row in zip(names, rows, strict=True)]
+
+
+def _facts(row: Row) -> tuple[str, ...]:
     if "total_calls" not in row:
-        return (row["name"], row["state"], "", row["cause"], "", "", "", "", "")
+        return (row["state"], "", row["cause"], "", "", "", "", "")
     retry = row["retry_after"]
     tries = f"in {retry:.0f} s" if retry is not None else ("after reset" if row["state"] == "open" else "")
     return (
-        row["name"],
         row["state"] + (" (held)" if row["held_by_hand"] else ""),
         f"{row['seconds_in_state']:.0f} s",
         row["cause"],

@@ -109,7 +109,7 @@ def warm(contexts: Sequence[str], file: Path | None, *, as_json: bool) -> int:
 
 
 def _caching() -> Runtime:
-    runtime = current()
+    runtime = current(patient=True)
     if not runtime.settings.onextree.cache:
         raise ConfigurationError("caching is switched off (BRIDGE_ONEXTREE__CACHE)")
     return runtime

@@ -15,7 +15,7 @@ from celery.canvas import Signature
 
 from bridge_tasks import correlation
 from bridge_tasks.cli.files import Found, expand
-from bridge_tasks.cli.jobs import NOT_SENT, Answer, FileJobs
+from bridge_tasks.cli.jobs import NOT_SENT, SENDING, Answer, FileJobs
 from bridge_tasks.cli.roots import require_roots
 from bridge_tasks.cli.screen import counted, progress, say, show_json, show_rows
 
@@ -157,10 +157,13 @@ def _left(run: Run) -> str:
     if not unfinished:
         return ""
     unsent = sum(answer.error == NOT_SENT for answer in unfinished)
+    sending = sum(answer.error == SENDING for answer in unfinished)
     done = len(run.answers) - len(unfinished)
     parts = [f"{done} of {counted(len(run.answers), 'file')} done"]
-    if sent := len(unfinished) - unsent:
+    if sent := len(unfinished) - unsent - sending:
         parts.append(f"{counted(sent, 'job')} at workers or in the queue will go on")
+    if sending:
+        parts.append(f"{counted(sending, 'job')} may have been sent")
     if unsent:
         parts.append(f"{counted(unsent, 'file')} not sent")
     return f"{'Interrupted' if run.interrupted else 'Time is over'}: {', '.join(parts)}."

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kombu import Connection
@@ -98,10 +98,12 @@ def _results() -> Part:
 
 
 def _workers() -> Part:
-    """Who answers a ping, and how one of them finds the services."""
+    """Who answers, which queues they have paused, and how one of them finds the services."""
     with _connected() as connection:
-        replies = app.control.ping(timeout=_PING_SECONDS, connection=connection) or []
-    names = sorted(name for reply in replies for name in reply)
+        # As good as a ping: even a worker that does not know the question answers it.
+        replies = app.control.broadcast("paused_queues", reply=True, timeout=_PING_SECONDS, connection=connection)
+    answers = {name: answer for reply in replies or [] for name, answer in reply.items()}
+    names = sorted(answers)
     if not names:
         return {
             "healthy": False,
@@ -109,7 +111,11 @@ def _workers() -> Part:
             "names": [],
             "detail": "none answers; start one: bridge-tasks worker",
         }
-    known: Part = {"healthy": True, "count": len(names), "names": names, "detail": ", ".join(names)}
+    paused = _paused(answers.values())
+    detail = "; ".join([", ".join(names), *(_waiting(queue, pause) for queue, pause in paused.items())])
+    known: Part = {"healthy": True, "count": len(names), "names": names, "paused": paused, "detail": detail}
+    if app.conf.task_default_queue in paused:
+        return known  # the question below would wait there; the services are asked from here as well
     asked = check_health.apply_async(expires=_WORKER_SECONDS)
     try:
         answer = asked.get(timeout=_WORKER_SECONDS)
@@ -117,6 +123,22 @@ def _workers() -> Part:
         return known
     found = {name: ServiceHealth.model_validate(answer[name]) for name in _SERVICES}
     return {**known, "services": {name: _service(one, "a worker") for name, one in found.items()}}
+
+
+def _paused(answers: Iterable[Any]) -> dict[str, Part]:
+    """Gather the queues that some worker has paused, in the order of their names."""
+    told: dict[str, Part] = {}
+    for answer in answers:
+        if isinstance(answer, dict):
+            told |= {queue: pause for queue, pause in answer.items() if queue in app.amqp.queues}
+    return dict(sorted(told.items()))
+
+
+def _waiting(queue: str, pause: Part) -> str:
+    until = pause["tries_in"]
+    if until is None:
+        return f"{queue} paused, until bridge-tasks breaker reset"
+    return f"{queue} paused, " + (f"tries in {until:.0f} s" if until else "being tried")
 
 
 def _services_from_here() -> Part:

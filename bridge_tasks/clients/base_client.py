@@ -17,7 +17,7 @@ from bridge_tasks import correlation
 from bridge_tasks.clients.envelope import SUCCESS, Complaint, complaint, is_envelope
 from bridge_tasks.errors import BridgeError, ClientError, ServiceUnavailableError
 from bridge_tasks.resilience.policy.balancing import BalancingConfig
-from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
+from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, CircuitState
 from bridge_tasks.resilience.policy.budget import BudgetConfig
 from bridge_tasks.resilience.policy.hedging import HedgingConfig
 from bridge_tasks.resilience.policy.limits import LimitsConfig
@@ -254,12 +254,15 @@ class BaseServiceClient(ABC):
             )
             if response.status_code not in tolerated:
                 response.raise_for_status()
-        except BridgeError:  # ours already: the circuit is open, or the request holds what JSON cannot carry
+        except BridgeError as error:  # the circuit is open, or the request holds what JSON cannot carry
             self._error_count += 1
+            self._excuse(error)
             raise
         except _FOREIGN as error:
             self._error_count += 1
-            raise self._translated(operation, error) from error
+            told = self._translated(operation, error)
+            self._excuse(told)
+            raise told from error
         return response
 
     def _headers(self, correlation_id: UUID | str | None, given: Mapping[str, str] | None) -> dict[str, str]:
@@ -268,6 +271,11 @@ class BaseServiceClient(ABC):
         if bound is not None:
             headers[correlation.HTTP_HEADER] = bound
         return headers
+
+    def _excuse(self, error: BridgeError) -> None:
+        """Mark an error that may pass as the outage's: a probe that fails is no fault of its caller's."""
+        if error.retryable and self.circuit_breaker.state is not CircuitState.CLOSED:
+            error.outage = True
 
     def _translated(self, operation: str, error: Exception) -> ClientError:
         """Turn what went wrong into our own error: the boundary where httpx ends."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import orjson
+
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.commands import run, text
 from bridge_tasks.ledger.envelope import Envelope
@@ -17,7 +19,9 @@ from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
 PUT = Script("put", __package__)
 _BEGIN = Script("begin", __package__)
 _FINISH = Script("finish", __package__, "advance")
+_READ = Script("read", __package__)
 _WATCH = Script("watch", __package__)
+_HAND_OVER = Script("hand_over", __package__)
 _REQUEUE = Script("requeue", __package__, "advance")
 _CANCEL = Script("cancel", __package__)
 
@@ -47,8 +51,8 @@ class LedgerRules(Protocol):
 class Claim:
     """Whether a worker is to run a message that it holds.
 
-    `run`; `busy`: another worker runs it; `old`: it is over the greatest age; else it has ended, with `outcome`.
-    `runs` is how many runs began before this one.
+    `run`; `busy`: another worker runs it, or a retry took its place; `old`: it is over the greatest age; else it
+    has ended, with `outcome`. `runs` is how many runs began before this one.
     """
 
     verdict: Verdict
@@ -103,16 +107,31 @@ class JobLedger:
         dropped = int(await run(self._client, _FINISH, [keys.JOB + name], arguments))
         return None if dropped < 0 else dropped
 
-    async def hand_over(self, name: str) -> None:
-        """Note that a task leaves its id to another one (`Task.replace`), whose message may take its time."""
-        queue = await self._client.execute_command("HGET", keys.JOB + name, "queue")
-        if queue is not None:
-            await self._client.execute_command("ZREM", keys.OPEN + text(queue), name)
+    async def hand_over(self, name: str, heirs: Sequence[tuple[str, str]]) -> None:
+        """Note that a task leaves its place, and its id, to others (`Task.replace`), which may take their time.
+
+        Args:
+            name: the task's id.
+            heirs: ids and names of the others.
+        """
+        await run(self._client, _HAND_OVER, [keys.JOB + name], [name, self.lifetime, orjson.dumps(heirs).decode()])
 
     async def find(self, name: str) -> JobRecord | None:
         """Return a record."""
-        fields = pairs(await self._client.execute_command("HGETALL", keys.JOB + name))
-        return JobRecord.loads(name, fields) if "state" in fields else None
+        return (await self.records([name])).get(name)
+
+    async def records(self, names: Sequence[str]) -> dict[str, JobRecord]:
+        """Return the records that there are of some tasks and jobs, in the order of their names."""
+        return {name: JobRecord.loads(name, fields) for name, fields in await self._read(names)}
+
+    async def _read(self, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+        found: list[tuple[str, dict[str, str]]] = []
+        for begin in range(0, len(names), _MANY):
+            some = names[begin : begin + _MANY]
+            answers = await run(self._client, _READ, [keys.JOB + name for name in some], [])
+            known = zip(some, map(pairs, answers), strict=True)
+            found += [(name, fields) for name, fields in known if "state" in fields]
+        return found
 
     async def by_correlation(self, correlation_id: str, limit: int = 1000) -> list[str]:
         """Return the ids of the jobs with a correlation id, oldest first."""
@@ -141,6 +160,20 @@ class JobLedger:
                 elif state:
                     known[name] = Outcome.loads(state, outcome)  # type: ignore[arg-type] # our scripts' words
         return known
+
+    async def all_of_it(self, parts: Sequence[str], outcome: Outcome) -> Outcome:
+        """Return a job's outcome with all that it came to: that of a job of several parts has the list of theirs.
+
+        Args:
+            parts: the ids of the tasks that end it.
+            outcome: as `watch` tells it.
+        """
+        if outcome.error is not None or len(parts) <= 1:
+            return outcome
+        known = await self.watch(parts, "")
+        ends = [known.get(part) for part in parts]
+        error = next((end.error for end in ends if end is not None and end.error is not None), None)
+        return Outcome(outcome.state, [end.result if end is not None else None for end in ends], error)
 
     async def cancel(self, name: str) -> str:
         """Cancel a job; what has begun goes on. Returns its state now, "" where there is no record."""
@@ -194,7 +227,7 @@ class JobLedger:
         done = await run(
             self._client,
             _REQUEUE,
-            [keys.JOB + name, envelope.queue_key(queue)],
+            [keys.JOB + name, queue],
             [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
         )
         return int(done) == 1
@@ -215,7 +248,7 @@ class JobLedger:
         return found
 
     async def queues(self) -> list[str]:
-        """Return the queues that jobs were put into."""
+        """Return the lists that jobs were put into: of a queue, one for each priority."""
         return sorted(text(name) for name in await self._client.execute_command("SMEMBERS", keys.QUEUES))
 
     async def now(self) -> int:

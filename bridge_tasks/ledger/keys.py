@@ -19,6 +19,7 @@ WORKERS: Final = "bridge:workers"
 WORKER: Final = "bridge:worker:"
 UNACKED: Final = "bridge:unacked:"
 UNACKED_INDEX: Final = "bridge:unacked_index:"
+UNACKED_MUTEX: Final = "bridge:unacked_mutex:"
 """Each worker keeps what it has not acknowledged apart, so that it can be told whose it is."""
 
 _DIGEST_CHARS = 32

@@ -17,6 +17,7 @@ import orjson
 
 from bridge_tasks import errors
 from bridge_tasks.errors import BridgeError, JobFailed
+from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR
 
 State = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
 OVER: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -37,6 +38,7 @@ class Submission:
         title: the task, or what kind of canvas it is.
         whole: whether its first message is all of it that is sent now.
         file: a digest of the path of the file that it is about, or "".
+        steps: of a job of several tasks, the id and the name of each, in the order in which they were written.
     """
 
     job: str
@@ -47,6 +49,7 @@ class Submission:
     title: str
     whole: bool = True
     file: str = ""
+    steps: tuple[tuple[str, str], ...] = ()
 
     def arguments(self) -> tuple[str, ...]:
         """What `put.lua` takes."""
@@ -59,6 +62,7 @@ class Submission:
             self.title,
             self.file,
             "1" if self.whole else "0",
+            orjson.dumps(self.steps).decode() if self.steps else "",
         )
 
 
@@ -119,6 +123,8 @@ class JobRecord:
         job: the job that it is a step of, if it is one.
         parts: the tasks that end it, of a job of several.
         outcome: how it ended.
+        title: of a job of several tasks, what kind of canvas it is.
+        steps: of such a job, the id and the name of each task; of a task that put others in its place, theirs.
     """
 
     id: str
@@ -136,6 +142,8 @@ class JobRecord:
     job: str | None = None
     parts: tuple[str, ...] = ()
     outcome: Outcome | None = None
+    title: str = ""
+    steps: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def loads(cls, name: str, fields: Mapping[str, str]) -> Self:
@@ -153,10 +161,12 @@ class JobRecord:
             ended=_seconds(fields.get("ended")),
             runs=int(fields.get("runs", 0)),
             requeued=int(fields.get("requeued", 0)),
-            queue=fields.get("queue"),
+            queue=fields["queue"].partition(PRIORITY_SEPARATOR)[0] if "queue" in fields else None,
             job=fields.get("job"),
             parts=tuple(orjson.loads(fields["parts"])) if fields.get("parts") else (),
             outcome=Outcome.loads(state, fields.get("outcome", "")) if state in OVER else None,
+            title=fields.get("title") or fields.get("task", ""),
+            steps=tuple((step, task) for step, task in orjson.loads(fields.get("steps") or "[]")),
         )
 
 

@@ -29,6 +29,8 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.CircuitChanged: (logging.WARNING, "circuit changed"),
     events.CircuitFollowed: (logging.INFO, "circuit follows"),
     events.ProcessSteppedAside: (logging.WARNING, "process steps aside"),
+    events.QueuePaused: (logging.WARNING, "queue paused"),
+    events.QueueResumed: (logging.WARNING, "queue resumed"),
     events.StoreLost: (logging.WARNING, "shared state is away"),
     events.StoreRegained: (logging.WARNING, "shared state is back"),
     events.AnswerDegraded: (logging.WARNING, "answer degraded"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -49,11 +49,13 @@ class PrivateRedis:
 
     Args:
         append_only: keep an append-only file, so that data survive `kill` and `start`. By default nothing is kept.
+        fsync: when that file is written through to the disk: before each answer, or about once a second.
     """
 
-    def __init__(self, *, append_only: bool = False) -> None:
+    def __init__(self, *, append_only: bool = False, fsync: Literal["always", "everysec"] = "everysec") -> None:
         self._program = find_server()
         self._append_only = append_only
+        self._fsync = fsync
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._port: HeldPort | None = None
         self._process: LocalProcess | None = None
@@ -146,7 +148,7 @@ class PrivateRedis:
             [
                 self._program,
                 *("--bind", HOST, "--protected-mode", "yes", "--port", str(port)),
-                *("--dir", str(directory), "--save", "", "--appendonly", keep),
+                *("--dir", str(directory), "--save", "", "--appendonly", keep, "--appendfsync", self._fsync),
                 *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
             ],
             directory=directory,

@@ -3,7 +3,8 @@
 A task is a function from a request model to a result. Its message carries the request's fields as keywords and, in
 a chain, the previous result as the one positional argument. Bad input is refused in `apply_async`, before anything
 is sent, and again in the worker, for messages from elsewhere. No task retries except through here. A run that
-ended because a call was kept back (circuit open, service busy, rate used up) loses no attempt.
+ended because a call was kept back (circuit open, service busy, rate used up), or failed while the circuit was not
+closed (a probe, the call that opened it), loses no attempt.
 """
 
 import inspect
@@ -13,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
-from celery import Task
 from celery.exceptions import Ignore, Retry
 from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
@@ -22,27 +22,30 @@ from pydantic_core import to_jsonable_python
 from bridge_tasks import correlation, events, idempotency
 from bridge_tasks.app import app
 from bridge_tasks.content import vet
-from bridge_tasks.errors import BridgeError, InvalidRequest
+from bridge_tasks.errors import BridgeError, ClientError, InvalidRequest
 from bridge_tasks.idempotency import Effect
 from bridge_tasks.ledger import Claim, Outcome
-from bridge_tasks.messages import HEADER, WAITS
+from bridge_tasks.messages import HEADER, ITEM, WAITS
 from bridge_tasks.models.content import describe
 from bridge_tasks.models.requests import TaskRequest, refusal
 from bridge_tasks.resilience.policy.retry import backoff
 from bridge_tasks.resilience.transport.deadline import within
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import claiming
+from bridge_tasks.tasks.steps import Step
 
 R = TypeVar("R", bound=TaskRequest)
 
 SPREAD = 0.25
 """A countdown that was asked for is prolonged by up to this share, so that not all jobs come back at once."""
 
+_SERVER_ERROR = 500
+
 LONGEST_WAIT = 10.0
 """Seconds after which a job whose call was kept back looks again, unless it was told to stay away for longer."""
 
 
-class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types makes Task generic, Celery does not
+class BridgeTask(Step, Generic[R]):
     """The base of every task of ours.
 
     `task.delay(content=..., namespace=...)`, `task.s(...)`, `task.apply_async(kwargs=...)` all take the fields of
@@ -109,10 +112,9 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         """Run here and now: parse, work within the deadline, answer plain JSON; put back what may pass."""
         began = time.monotonic()
         subject = None
-        queued = not (self.request.called_directly or self.request.is_eager)
         claim = None
         try:
-            if queued:
+            if self._queued:
                 claim = claiming.claim(self.request)
                 if claim.outcome is not None:
                     return claim.outcome.result
@@ -121,8 +123,9 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
             with within(load().task.deadline), self._once(claim):
                 answer = to_jsonable_python(self.run(request))
         except BridgeError as error:
-            self._tell("retried" if self._may_retry(error) else "failed", began, subject, error)
-            if self._may_retry(error):
+            again = self._may_retry(error, claim)
+            self._tell("retried" if again else "failed", began, subject, error)
+            if again:
                 self._put_back(error)
             raise
         except Ignore:
@@ -130,29 +133,44 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         except Exception as error:
             self._tell("failed", began, subject, error)
             raise
-        if queued:
-            claiming.note(str(self.request.id), Outcome("succeeded", answer))
         self._tell("succeeded", began, subject, None)
         return answer
 
-    def replace(self, sig: Any) -> Any:
-        """Put a signature in this task's place, as Celery does; the ledger hears of it first."""
-        if not self.request.is_eager:
-            claiming.hand_over(str(self.request.id))
-        return super().replace(sig)
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Tell the ledger; Celery calls this once the steps that follow are sent.
+
+        A task whose end were on record before would not be run again for their sake, if its worker died between.
+        """
+        del args, kwargs
+        if self._queued:
+            claiming.note(task_id, Outcome("succeeded", retval))
+
+    @property
+    def _queued(self) -> bool:
+        """Whether a message asks for this run."""
+        return not (self.request.called_directly or self.request.is_eager)
 
     def _once(self, claim: Claim | None) -> AbstractContextManager[object]:
         """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""
         if claim is None:
             return nullcontext()
-        again = claim.runs > 0 or self.request.retries > 0 or bool((self.request.headers or {}).get("redelivered"))
-        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=again))
+        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=self._is_resumed(claim)))
 
-    def _may_retry(self, error: BridgeError) -> bool:
-        if not error.retryable or self.request.called_directly:
+    def _is_resumed(self, claim: Claim | None) -> bool:
+        """Whether a run before this one may have brought the effect about."""
+        headers = self.request.headers or {}
+        # A file of a run that goes on alone may have been stamped by the call that was made for all of its chunk.
+        before = headers.get("redelivered") or str(headers.get(ITEM) or "|").rpartition("|")[2]
+        return claim is not None and (claim.runs > 0 or self.request.retries > 0 or bool(before))
+
+    def _may_retry(self, error: BridgeError, claim: Claim | None) -> bool:
+        if self.request.called_directly:
+            return False
+        # What a run before may have done is done: nonsense that keeps this one from seeing it is no end.
+        if not error.retryable and not (self._is_resumed(claim) and _is_nonsense(error)):
             return False
         # Run eagerly, there is no queue to wait in: a wait is an attempt, or there would be no end of them.
-        if error.unsent and not self.request.is_eager:
+        if error.blameless and not self.request.is_eager:
             return True
         return self.request.retries + 1 < load().task.retry.attempts
 
@@ -160,7 +178,7 @@ class BridgeTask(Task, Generic[R]):  # type: ignore[type-arg] # celery-types mak
         policy = load().task.retry
         chance = random.random()  # noqa: S311 - spread, not secrecy
         headers: dict[str, Any] = dict(self.request.headers or {})
-        if error.unsent and not self.request.is_eager:
+        if error.blameless and not self.request.is_eager:
             headers[WAITS] = waits = _count(headers.get(WAITS)) + 1
             pause = min(backoff(policy, waits, chance), LONGEST_WAIT)
             self.request.retries -= 1  # Celery adds one: this run was no attempt
@@ -208,6 +226,11 @@ def _vet_all(request: TaskRequest) -> None:
             vet(content, load().content)
         except InvalidRequest as error:
             raise InvalidRequest(f"{where}{error.field}", error.reason) from None
+
+
+def _is_nonsense(error: BridgeError) -> bool:
+    """Whether a service broke, or said nothing that makes sense: no word about the job itself."""
+    return isinstance(error, ClientError) and (error.status is None or error.status >= _SERVER_ERROR)
 
 
 def _count(told: Any) -> int:

@@ -5,6 +5,7 @@ After, it is told for as long as a restart of Redis takes: an end that nobody kn
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -73,11 +74,11 @@ def note(task_id: str, outcome: Outcome) -> None:
         return
 
 
-def hand_over(task_id: str) -> None:
-    """Tell the ledger that another task takes this one's place."""
+def hand_over(task_id: str, heirs: Sequence[tuple[str, str]]) -> None:
+    """Tell the ledger that other tasks (their ids and names) take this one's place."""
     runtime = current()
     try:
-        runtime.run(runtime.ledger.hand_over(task_id))
+        runtime.run(runtime.ledger.hand_over(task_id, heirs))
     except redis.RedisError as error:
         events.emit(events.LedgerSilent("hand over", type(error).__name__))
 

@@ -5,6 +5,7 @@ however long the queues are. Runs in a thread of the worker's main process and m
 """
 
 import logging
+import math
 import threading
 from typing import Any
 
@@ -17,15 +18,16 @@ from bridge_tasks import events
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import JobExpired
 from bridge_tasks.ledger import JobLedger, Outcome, keys
-from bridge_tasks.ledger.envelope import Envelope, queue_keys
+from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR, Envelope
 from bridge_tasks.ledger.lost import QueueSeen, lost
 from bridge_tasks.ledger.records import MICROSECONDS
-from bridge_tasks.ledger.workers import Workers
+from bridge_tasks.ledger.workers import Watched, Workers, silent
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import LedgerSettings
 
 _LEASE = "bridge:reconciler"
 _RESTORE = Script("restore", "bridge_tasks.ledger")
+_BINDINGS = "_kombu.binding."
 _SECONDS = 2.0
 _TAIL = 50
 """Messages at the end of a queue that are looked through for one with a record."""
@@ -50,8 +52,10 @@ class Reconciler:
         )
         commands = BlockingRedis(self._client)
         self._ledger = JobLedger(commands, settings)
-        self._workers = Workers(commands, settings.dead_after)
+        self._workers = Workers(commands)
         self._settings = settings
+        self._looks = math.ceil(settings.dead_after / settings.look_seconds)
+        self._watched: Watched = {}
         self._name = name
         self._suspects: dict[str, dict[str, int]] = {}
         self._stopped = threading.Event()
@@ -71,6 +75,7 @@ class Reconciler:
         self._thread.join(_SECONDS)
         try:
             drive(self._workers.leave(self._name))
+            self._restore(self._name)
         except redis.RedisError as error:
             _log.warning("the worker leaves without a word: %s", type(error).__name__)
         self.stop_client()
@@ -89,7 +94,7 @@ class Reconciler:
                     waited = 0.0
                     self.look()
             except redis.RedisError as error:
-                self._suspects.clear()  # what was not seen for a while is no evidence
+                self._forget_evidence()  # nobody can give a sign of life to a Redis that is away
                 _log.debug("nothing could be looked for: %s", type(error).__name__)
             except Exception:  # noqa: BLE001 - without this thread, nobody would notice what is lost
                 _log.exception("a look for lost messages failed")
@@ -98,7 +103,7 @@ class Reconciler:
         """Say whether it is this worker that looks, for two looks' time."""
         milliseconds = int(self._settings.look_seconds * 2000)
         if self._client.set(_LEASE, self._name, nx=True, px=milliseconds):
-            self._suspects.clear()  # somebody else looked until now
+            self._forget_evidence()  # somebody else looked until now
             return True
         held = self._client.get(_LEASE)
         if isinstance(held, bytes) and held.decode() == self._name:
@@ -109,32 +114,68 @@ class Reconciler:
     def look(self) -> None:
         """Look once, and put back what is found."""
         held: set[str] = set()
-        for worker in drive(self._workers.known()):
-            if drive(self._workers.lives(worker)):
-                held |= self._held(keys.UNACKED + worker)
-            else:
-                self._restore(worker)
+        signs = drive(self._workers.signs(drive(self._workers.known())))
+        dead, self._watched = silent(signs, self._watched, self._looks)
+        for worker in dead:
+            drive(self._workers.bury(worker))
+            self._restore(worker)
+        for worker in self._watched:
+            held |= self._held(keys.UNACKED + worker)
         held |= self._held("unacked")  # of a worker that is not ours
         now = drive(self._ledger.now())
         for queue in drive(self._ledger.queues()):
             self._find_lost(queue, held, now)
         self._expire()
 
+    def give_back(self) -> None:
+        """Give back what this worker held over a connection that it lost: it cannot acknowledge that any more.
+
+        What still runs comes back as well, and is spared then: the ledger knows that it runs.
+        """
+        try:
+            self._give_back(self._name)
+        except redis.RedisError as error:
+            _log.warning("what was held could not be given back: %s", type(error).__name__)
+
+    def _forget_evidence(self) -> None:
+        self._suspects.clear()
+        self._watched = {}
+
     def _held(self, key: str) -> set[str]:
         names = (_held_message(raw)[0].task_id for raw in self._client.hvals(key))
         return {name for name in names if name is not None}
 
     def _restore(self, worker: str) -> None:
-        """Give back what a dead worker held; each message once, whoever else does the same."""
+        """Give back what a dead worker held, and forget it."""
+        self._give_back(worker)
+        self._client.delete(keys.UNACKED_MUTEX + worker)
+        drive(self._workers.forget(worker))
+
+    def _give_back(self, worker: str) -> None:
+        """Give back what a worker holds; each message once, whoever else does the same."""
         given = 0
         unacked, index = keys.UNACKED + worker, keys.UNACKED_INDEX + worker
-        for tag, raw in self._client.hgetall(unacked).items():
-            envelope, queue = _held_message(raw)
-            names = [unacked, index, envelope.queue_key(queue)]
-            given += int(self._script(_RESTORE, names, [tag, envelope.redelivered().dumps()]))
-        drive(self._workers.forget(worker))
+        held = self._client.hgetall(unacked)
+        since: Any = dict(self._client.zrange(index, 0, -1, withscores=True))  # type: ignore[arg-type] # pairs
+        for tag in sorted(held, key=lambda tag: since.get(tag, 0.0), reverse=True):  # the oldest goes out first
+            envelope, exchange, routing_key = _held_message(held[tag])
+            queue = self._queue(exchange, routing_key)
+            given += self._restored([unacked, index, envelope.queue_key(queue)], tag, envelope)
         if given:
             events.emit(events.MessagesRestored(worker, given))
+
+    def _queue(self, exchange: str, routing_key: str) -> str:
+        """The queue that a message came from: as kombu wrote its bindings down; ours are named by their key."""
+        bindings: Any = self._client.smembers(_BINDINGS + exchange) if exchange else ()
+        for binding in bindings:
+            key, _, queue = binding.decode().split(PRIORITY_SEPARATOR)
+            if key == routing_key:
+                return str(queue)
+        return routing_key
+
+    def _restored(self, names: list[str], tag: bytes | str, envelope: Envelope) -> int:
+        """Give one message back, if it is still there; how many that is."""
+        return int(self._script(_RESTORE, names, [tag, envelope.redelivered().dumps()]))
 
     def _find_lost(self, queue: str, held: set[str], now: int) -> None:
         suspects = self._suspects.get(queue, {})
@@ -147,11 +188,13 @@ class Reconciler:
                     events.emit(events.MessageRequeued(name, queue, (now - queued) / MICROSECONDS))
 
     def _candidates(self, queue: str, now: int) -> dict[str, int]:
-        """The open records that are older than the oldest message of the queue."""
+        """The open records that are older than the oldest messages of the queue."""
         until = now - int(self._settings.look_seconds * MICROSECONDS)
-        for name in queue_keys(queue):
-            oldest = self._oldest(name)
-            until = until if oldest is None else min(until, oldest - 1)
+        names = [Envelope.loads(raw).task_id for raw in self._client.lrange(queue, -_TAIL, -1)]
+        for name in names:  # all of them: what was given back is not in order
+            queued = self._client.hget(keys.JOB + name, "queued") if name else None
+            if queued is not None:
+                until = min(until, int(queued) - 1)
         found: Any = self._client.zrangebyscore(keys.OPEN + queue, "-inf", until, 0, _MOST, withscores=True)
         return {name.decode(): int(score) for name, score in found}
 
@@ -184,7 +227,7 @@ class Reconciler:
             return self._client.execute_command("EVAL", script.source, *tail)  # type: ignore[no-untyped-call]
 
 
-def _held_message(raw: bytes | str) -> tuple[Envelope, str]:
+def _held_message(raw: bytes | str) -> tuple[Envelope, str, str]:
     """Read what kombu keeps of an unacknowledged message: the message, its exchange, its routing key."""
-    message, _, routing_key = orjson.loads(raw)
-    return Envelope(message), str(routing_key)
+    message, exchange, routing_key = orjson.loads(raw)
+    return Envelope(message), str(exchange or ""), str(routing_key)

@@ -69,7 +69,7 @@ def _hold_messages_by_name(sender: str = "", conf: Any = None, **_: Any) -> None
         **conf.broker_transport_options,
         "unacked_key": keys.UNACKED + name,
         "unacked_index_key": keys.UNACKED_INDEX + name,
-        "unacked_mutex_key": f"bridge:unacked_mutex:{name}",
+        "unacked_mutex_key": keys.UNACKED_MUTEX + name,
     }
     conf.task_publish_retry_policy = _ENDURING
 
@@ -88,6 +88,12 @@ def _reconcile(**_: Any) -> None:
     if settings.redis_broker and not _reconcilers:
         _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, this_worker()))
         _reconcilers[0].start()
+
+
+def give_back() -> None:
+    """Give back what this worker held over a connection that it lost."""
+    for reconciler in _reconcilers:
+        reconciler.give_back()
 
 
 @worker_shutdown.connect(dispatch_uid="bridge_tasks.leave", weak=False)

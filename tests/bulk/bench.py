@@ -54,7 +54,11 @@ class Bench:
         request = StampChunk(run=self.desk.name, number=0)
         effect = self.effect.again() if again else self.effect
         with correlation.bound("night-7"), idempotency.bound(effect):
-            return finished(bulk.stamp_chunk(self.services, self.desk.runs, request, self.send_alone))
+            return finished(bulk.stamp_chunk(self.services, self.desk.runs, request, self.hands))
+
+    @property
+    def hands(self) -> bulk.Hands:
+        return bulk.Hands(self.send_alone, lambda count: [index for _, index in self.alone if index < count])
 
     def send_alone(self, file: RunFile, index: int, options: RunOptions) -> None:
         assert options == self.desk.options

@@ -52,6 +52,14 @@ def run(*arguments: str | Path, cwd: Path, extra: Mapping[str, str] | None = Non
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+def seconds_to_load() -> float:
+    """How long it takes just now to load what a command needs: that is for the machine to answer."""
+    began = time.monotonic()
+    needed = "import bridge_tasks.cli.health, bridge_tasks.cli.stamping"
+    subprocess.run([sys.executable, "-c", needed], env=environment(), check=True)
+    return time.monotonic() - began
+
+
 def start(*arguments: str | Path, cwd: Path, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Begin a command; a context manager that closes its pipes. The caller ends it."""
     return subprocess.Popen(

@@ -14,7 +14,7 @@ from redis import Redis
 
 from bridge_tasks.cli.health import masked
 from bridge_tasks.sandbox.redis import PrivateRedis
-from tests.cli.command import NO_REDIS, environment, finish, run, start
+from tests.cli.command import NO_REDIS, environment, finish, run, seconds_to_load, start
 
 COMMANDS = ("demo", "up", "worker", "stamp", "watch", "cancel", "validate", "health", "sandbox")
 
@@ -81,12 +81,13 @@ def test_wrong_input_is_one_clear_message_and_status_2(
 
 def test_a_redis_that_is_down_is_one_clear_line_and_status_1(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
+    loading = seconds_to_load()
     began = time.monotonic()
     ended = run("stamp", "file", cwd=tmp_path, extra={"BRIDGE_REDIS_URL": NO_REDIS, "BRIDGE_CONTENT__ROOTS": "/"})
     assert ended.status == 1
     assert ended.err.startswith("bridge-tasks: Redis is out of reach")
     assert len(ended.err.splitlines()) == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < loading + 10
 
 
 def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
@@ -95,6 +96,7 @@ def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
         "BRIDGE_METADATA__URLS": "http://127.0.0.1:1",
         "BRIDGE_ONEXTREE__URLS": "http://127.0.0.1:1",
     }
+    loading = seconds_to_load()
     began = time.monotonic()
     ended = run("health", "--json", cwd=tmp_path, extra=extra)
     assert ended.status == 1
@@ -102,7 +104,7 @@ def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
     assert {name: part["healthy"] for name, part in ended.json.items() if name != "healthy"} == dict.fromkeys(
         ("broker", "results", "workers", "metadata", "onextree"), False
     )
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < loading + 10
 
 
 @pytest.mark.parametrize(
@@ -121,11 +123,12 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
 def test_health_does_not_wait_for_a_redis_that_hangs(tmp_path: Path) -> None:
     with PrivateRedis() as redis:
         redis.pause()
+        loading = seconds_to_load()
         began = time.monotonic()
         ended = run("health", cwd=tmp_path, extra={"BRIDGE_REDIS_URL": redis.url})
         assert ended.status == 1
         assert "no answer within" in ended.out
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < loading + 10
 
 
 def test_when_its_time_is_over_stamp_says_what_goes_on(silent_redis: dict[str, str], tmp_path: Path) -> None:

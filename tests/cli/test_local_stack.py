@@ -1,7 +1,9 @@
 """A stack comes up wherever there is room for it, whoever takes a port at the last moment."""
 
 import os
+import signal
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +15,15 @@ from bridge_tasks.cli.local_stack import Plan, local_stack
 from bridge_tasks.sandbox.processes import LocalProcess
 
 
+@pytest.fixture
+def signals_put_back() -> Iterator[None]:
+    """A stack that ends has its process ignore signals from then on; this one has more to do, and children."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def about_to_be_taken() -> socket.socket:
     """A socket on a port that others find free, until it listens."""
     rival = socket.socket()
@@ -21,6 +32,7 @@ def about_to_be_taken() -> socket.socket:
     return rival
 
 
+@pytest.mark.usefixtures("signals_put_back")
 def test_ports_that_are_snatched_away_after_they_were_found_free_are_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -94,6 +94,24 @@ def test_the_list_shows_why_a_circuit_is_open_and_until_when(
     assert "open" in for_eyes
 
 
+def test_on_80_columns_a_circuit_is_shown_by_the_name_that_one_types(
+    environment: dict[str, str], worker: RedisCircuitStore
+) -> None:
+    # Given the longest that there is to say
+    typed(environment, "open", "onextree")
+    for _ in range(5):
+        decision = ask(worker)
+        assert isinstance(decision, Permit)
+        finished(worker.record(decision, Outcome.FAILURE))
+    narrow = {**environment, "COLUMNS": "80"}
+    heading, *shown = typed(narrow, "list").stdout.splitlines()
+    assert heading.split()[:2] == ["Circuit", "State"]
+    assert [line.split()[:2] for line in shown if line[:1].strip()] == [["metadata", "open"], ["onextree", "open"]]
+    assert max(map(len, [heading, *shown])) <= 80
+    # And that name works it
+    assert typed(narrow, "reset", "metadata").stdout.splitlines()[1].split()[:2] == ["metadata", "closed"]
+
+
 def test_opened_it_stays_open_for_all_workers_until_it_is_reset(
     environment: dict[str, str], worker: RedisCircuitStore
 ) -> None:

@@ -43,7 +43,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.ledger = JobLedger(BlockingRedis(self.client), self.settings)
-        self.workers = Workers(BlockingRedis(self.client), self.settings.dead_after)
+        self.workers = Workers(BlockingRedis(self.client))
 
     def put(
         self,
@@ -134,3 +134,8 @@ def desk_with(client: redis.Redis) -> Callable[..., Desk]:
         return desk
 
     return make
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Once for all folders that ask: the same fixtures, and so the same Redis.
+    config.pluginmanager.import_plugin("tests.workers")

@@ -64,16 +64,6 @@ def test_a_message_that_was_lost_while_it_ran_is_put_back(desk: Desk, reconciler
     assert desk.waiting() == ["a"]
 
 
-def test_a_message_in_another_priority_s_list_is_not_lost(desk: Desk, reconciler: Reconciler) -> None:
-    desk.put("urgent")
-    raw = desk.client.rpop(QUEUE)
-    assert isinstance(raw, bytes)
-    desk.client.lpush(f"{QUEUE}\x06\x166", raw)
-    for _ in range(3):
-        reconciler.look()
-    assert desk.client.llen(QUEUE) == 0
-
-
 def test_what_a_dead_worker_held_goes_back_first_in_line(
     desk: Desk, reconciler: Reconciler, facts: list[events.Event]
 ) -> None:

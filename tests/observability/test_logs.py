@@ -28,6 +28,8 @@ FACTS: list[tuple[events.Event, str, str]] = [
     (events.JobFinished("bridge.x", "id", "failed", 0.5, 3, "gone", None), "error", "job failed"),
     (events.CircuitFollowed("S", "closed", "open", "tripped"), "info", "circuit follows"),
     (events.ProcessSteppedAside("S", 5.0), "warning", "process steps aside"),
+    (events.QueuePaused("bridge.metadata", "S", "open", "tripped", 60.0), "warning", "queue paused"),
+    (events.QueueResumed("bridge.metadata", "S", "well again", 61.5), "warning", "queue resumed"),
     (events.StoreLost("ConnectionError"), "warning", "shared state is away"),
     (events.StoreRegained(3), "warning", "shared state is back"),
     (events.StaleAnswerServed("S", "op", 12.5, "down"), "warning", "stale answer served"),

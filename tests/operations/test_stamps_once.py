@@ -112,6 +112,21 @@ async def test_an_answer_that_was_lost_is_looked_up(world: World, fault: Injecte
     assert (world.looks, world.sent("/stamp"), world.times(request.file_path)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("fault", [GarbageJson(), Status(code=500)], ids=lambda fault: fault.kind)
+async def test_what_may_have_been_done_and_cannot_be_looked_up_now_is_no_failure(
+    world: World, fault: Injected
+) -> None:
+    request = job()
+    world.service.inject(GarbageJson(count=1, after_work=True, path="/stamp", method="POST"))
+    world.service.inject(fault.model_copy(update={"path": "/stamp/", "method": "GET"}))
+
+    with pytest.raises(ClientError, match="it is not known yet") as unknown:
+        await run(world, request, first())
+
+    assert unknown.value.retryable
+    assert world.times(request.file_path) == 1
+
+
 @pytest.mark.parametrize("fault", [Disconnect(count=2), Reset(count=2), Status(code=502, count=2)])
 async def test_a_request_that_was_lost_is_sent_again(world: World, fault: Injected) -> None:
     request = job()

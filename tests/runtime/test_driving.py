@@ -7,8 +7,11 @@ from types import coroutine
 from typing import Any
 
 import pytest
+import redis
+from celery.exceptions import SoftTimeLimitExceeded
 
-from bridge_tasks.driver import drive
+from bridge_tasks.driver import BlockingRedis, drive
+from bridge_tasks.sandbox.redis import PrivateRedis
 
 
 async def _answer() -> int:
@@ -82,3 +85,21 @@ def test_a_coroutine_that_suspended_is_closed_and_has_cleaned_up() -> None:
 async def test_a_running_event_loop_is_neither_needed_nor_in_the_way() -> None:
     assert asyncio.get_running_loop().is_running()
     assert drive(_ask()) == 42
+
+
+@pytest.mark.parametrize("cut", [KeyboardInterrupt, SoftTimeLimitExceeded])
+def test_a_command_cut_short_before_its_reply_leaves_no_reply_for_the_next(
+    cut: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PrivateRedis() as server, redis.Redis.from_url(server.url) as client:
+        commands = BlockingRedis(client)
+        assert drive(commands.execute_command("ECHO", "before")) == b"before"
+
+        def is_cut(*_: Any, **__: Any) -> None:
+            raise cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "parse_response", is_cut)
+            with pytest.raises(cut):
+                drive(commands.execute_command("ECHO", "cut"))
+        assert drive(commands.execute_command("ECHO", "next")) == b"next"

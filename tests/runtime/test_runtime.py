@@ -10,11 +10,14 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+import redis
 
 from bridge_tasks import runtime
 from bridge_tasks.errors import ConfigurationError, ServiceUnavailableError
+from bridge_tasks.resilience.state.shared_redis import StoreUnavailable
 from bridge_tasks.sandbox import metadata_service, onextree_service
 from bridge_tasks.sandbox.control import Controls, controls_of
+from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.sandbox.server import running
 from bridge_tasks.settings import Settings, load
 
@@ -186,3 +189,19 @@ def test_no_representation_of_the_settings_shows_a_password(monkeypatch: pytest.
     assert settings.broker == settings.result_backend == "redis://:hunter2@127.0.0.1/0"
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert "hunter2" not in shown
+
+
+def test_people_wait_for_a_busy_redis_and_tasks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PrivateRedis() as server, redis.Redis.from_url(server.url) as client:
+        monkeypatch.setenv("BRIDGE_REDIS_URL", server.url)
+        for patient in (False, True):
+            runtime.close()
+            load.cache_clear()
+            asking = runtime.current(patient=patient)
+            client.client_pause(300)
+            if patient:
+                assert asking.run(asking.shared.command("ECHO", "here")) == b"here"
+            else:
+                with pytest.raises(StoreUnavailable):
+                    asking.run(asking.shared.command("ECHO", "here"))
+        runtime.close()

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -98,6 +99,18 @@ async def test_a_drip_fed_body_is_cut_at_the_try_s_time_and_not_before(send: Sen
     with pytest.raises(httpx.ReadTimeout):
         await send(asked(f"{url}/drip"))
     assert TRY_SECONDS <= time.monotonic() - began < SOON
+
+
+async def test_what_it_takes_to_open_the_pool_is_not_taken_from_the_try_s_time(
+    send: Send, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_busy_machine() -> ssl.SSLContext:
+        time.sleep(TRY_SECONDS)
+        return httpx.create_ssl_context(trust_env=False)
+
+    monkeypatch.setattr(bottom, "ssl_context", on_a_busy_machine)
+    monkeypatch.setattr(blocking, "ssl_context", on_a_busy_machine)
+    assert (await send(asked(f"{url}/echo"))).content == b"hello"
 
 
 async def test_a_deadline_shorter_than_the_try_cuts_it(send: Send, url: str) -> None:

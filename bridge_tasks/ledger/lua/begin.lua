@@ -18,19 +18,21 @@ if known[5] and known[5] ~= id then
   local job = 'bridge:job:' .. known[5]
   local whole = redis.call('HMGET', job, 'state', 'accepted')
   if whole[1] == 'cancelled' then
-    redis.call('HSET', KEYS[1], 'state', 'cancelled')
+    redis.call('HSET', KEYS[1], 'state', 'cancelled', 'ended', string.format('%.0f', now))
+    redis.call('HDEL', KEYS[1], 'message')
     redis.call('ZREM', 'bridge:open:' .. (known[9] or ''), id)
     return {'cancelled', ''}
   end
   accepted = whole[2] or accepted
   if whole[1] == 'waiting' then redis.call('HSET', job, 'state', 'running') end
 end
+if rank < tonumber(known[2] or 0) then return {'busy'} end -- a retry took its place
 if now - tonumber(accepted or now) > age then return {'old'} end
-if state == 'running' and rank <= tonumber(known[2] or 0) and now < tonumber(known[4] or 0)
+if state == 'running' and rank == tonumber(known[2] or 0) and now < tonumber(known[4] or 0)
   and redis.call('EXISTS', 'bridge:worker:' .. (known[3] or '')) == 1 then
   return {'busy'}
 end
 local runs = tonumber(known[7] or 0)
-redis.call('HSET', KEYS[1], 'state', 'running', 'rank', math.max(rank, tonumber(known[2] or 0)), 'worker', worker,
+redis.call('HSET', KEYS[1], 'state', 'running', 'rank', rank, 'worker', worker,
   'lease', string.format('%.0f', now + lease), 'begun', string.format('%.0f', now), 'runs', runs + 1)
 return {'run', runs}

@@ -8,10 +8,10 @@ local now = string.format('%.0f', time[1] * 1000000 + time[2])
 
 local function over(known) return known == 'succeeded' or known == 'failed' or known == 'cancelled' end
 
-local function finish(name, ending)
+local function finish(name, ending, why)
   local key = 'bridge:job:' .. name
   if over(redis.call('HGET', key, 'state')) then return false end
-  redis.call('HSET', key, 'state', ending, 'outcome', outcome, 'ended', now)
+  redis.call('HSET', key, 'state', ending, 'outcome', why or outcome, 'ended', now)
   redis.call('EXPIRE', key, keep)
   local waiting = redis.call('HGET', key, 'to')
   if waiting then
@@ -47,20 +47,30 @@ if known[5] then
   end)
 end
 
-local job, part = known[3], known[4]
-if not job or job == id then return dropped end
-if part and part ~= '' then
-  if part ~= id and state ~= 'succeeded' then finish(part, state) end
-  if part == job then return dropped end
-  if part == id or state ~= 'succeeded' then
-    local left = 'bridge:left:' .. job
-    redis.call('SREM', left, part)
-    if state ~= 'succeeded' then redis.call('HSETNX', 'bridge:job:' .. job, 'trouble', state) end
-    if redis.call('SCARD', left) == 0 then
-      finish(job, redis.call('HGET', 'bridge:job:' .. job, 'trouble') or 'succeeded')
-    end
+if state ~= 'succeeded' then -- and with it the task that had put this one in its place
+  local place = redis.call('HGET', KEYS[1], 'place')
+  while place do
+    if not finish(place, state) then break end
+    place = redis.call('HGET', 'bridge:job:' .. place, 'place')
   end
-elseif state ~= 'succeeded' then
-  finish(job, state)
+end
+
+local job, part = known[3], known[4] or ''
+if not job or job == id or part == '-' then return dropped end -- a callback is nothing that a job waits for
+if part == '' then -- several parts were to follow it
+  if state ~= 'succeeded' then finish(job, state) end
+  return dropped
+end
+if part ~= id and state ~= 'succeeded' then finish(part, state) end
+if part ~= job and (part == id or state ~= 'succeeded') then
+  local whole, left = 'bridge:job:' .. job, 'bridge:left:' .. job
+  redis.call('SREM', left, part)
+  if state ~= 'succeeded' and redis.call('HSETNX', whole, 'trouble', state) == 1 then
+    redis.call('HSET', whole, 'why', outcome)
+  end
+  if redis.call('SCARD', left) == 0 then
+    local trouble = redis.call('HMGET', whole, 'trouble', 'why')
+    finish(job, trouble[1] or 'succeeded', trouble[2] or '')
+  end
 end
 return dropped

@@ -1,9 +1,10 @@
 -- Writes a message's record and puts the message into its queue: both, or neither.
 --
 -- KEYS: the record, the queue, the queue's open records.
--- ARGV: id, envelope, queue, task, correlation id, subject, rank, seconds to keep, job, part, item; then, where this is
+-- ARGV: id, envelope, queue (its list for the message's priority), task, correlation id, subject, rank, seconds to
+-- keep, job, part, item; then, where this is
 -- the first message of a job that is being submitted: the record of the job, its key, 1 if an outcome counts,
--- 1 to submit it anyway, its parts (JSON), its title, the digest of its file, 1 if this message is all of it.
+-- 1 to submit it anyway, its parts (JSON), its title, the digest of its file, 1 if this message is all of it, its steps.
 -- Returns {1, id, 'waiting'}, or {0, who stands in its place, its state}.
 local id, envelope, queue, task, cid, subject = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local rank, keep, job, part, item = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10], ARGV[11]
@@ -32,6 +33,7 @@ if submitted then
   if file ~= '' then redis.call('SET', 'bridge:file:' .. file, submitted, 'EX', keep) end
   redis.call('HSET', record(submitted), 'state', 'waiting', 'task', title, 'correlation_id', cid,
     'subject', subject, 'accepted', now, 'parts', parts, 'key', key, 'whole', ARGV[19])
+  if ARGV[20] ~= '' then redis.call('HSET', record(submitted), 'title', title, 'steps', ARGV[20]) end
   redis.call('EXPIRE', record(submitted), keep)
   local members = cjson.decode(parts)
   if #members > 1 then
@@ -40,13 +42,14 @@ if submitted then
   end
 end
 
-local known = redis.call('HMGET', KEYS[1], 'state', 'rank', 'message')
+local known = redis.call('HMGET', KEYS[1], 'state', 'rank', 'message', 'queue', 'handed')
 if over(known[1]) then return {0, id, known[1]} end
-if known[1] and known[3] and rank <= tonumber(known[2] or -1) then return {0, id, known[1]} end
+if known[1] and known[3] and not known[5] and rank <= tonumber(known[2] or -1) then return {0, id, known[1]} end
 
 redis.call('HSET', KEYS[1], 'state', 'waiting', 'message', envelope, 'queue', queue, 'task', task,
   'correlation_id', cid, 'subject', subject, 'rank', rank, 'queued', now)
-redis.call('HDEL', KEYS[1], 'worker', 'lease')
+redis.call('HDEL', KEYS[1], 'worker', 'lease', 'handed')
+if known[4] and known[4] ~= queue then redis.call('ZREM', 'bridge:open:' .. known[4], id) end
 redis.call('HSETNX', KEYS[1], 'accepted', now)
 if job ~= '' then redis.call('HSET', KEYS[1], 'job', job, 'part', part) end
 if item ~= '' then redis.call('HSET', KEYS[1], 'item', item) end

@@ -7,14 +7,14 @@ first talks to Redis, in the process that does so, and never raises.
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import redis
 from redis.client import PubSub
 
 from bridge_tasks.resilience.state.circuit_script import CHANNEL, PUSHED
-from bridge_tasks.resilience.state.redis_circuit import RedisCircuitStore
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
@@ -22,6 +22,20 @@ LONGEST_PAUSE = 5.0
 
 LISTEN_SECONDS = 1.0
 """How long one wait for a message lasts; the connection is pinged between two."""
+
+
+class Follower(Protocol):
+    """Who wants to know of one circuit's transitions; told from the listener's thread."""
+
+    name: str
+
+    def learn(self, numbers: Sequence[int]) -> None:
+        """Take in a pushed state, if it is newer than what is known."""
+        ...
+
+    def doubt(self) -> None:
+        """Know that something may have been missed."""
+        ...
 
 
 class CircuitListener:
@@ -38,12 +52,12 @@ class CircuitListener:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._stores: weakref.WeakSet[RedisCircuitStore] = weakref.WeakSet()
+        self._stores: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.listening = threading.Event()
 
-    def follow(self, store: RedisCircuitStore) -> None:
+    def follow(self, store: Follower) -> None:
         """Tell `store` from now on, in the process that asks."""
         if self._pid != os.getpid():
             self._begin()
@@ -98,6 +112,6 @@ class CircuitListener:
         for store in self._followers():
             store.doubt()
 
-    def _followers(self) -> list[RedisCircuitStore]:
+    def _followers(self) -> list[Follower]:
         with self._lock:
             return list(self._stores)

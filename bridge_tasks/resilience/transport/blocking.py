@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import h11
@@ -26,6 +26,7 @@ from bridge_tasks.resilience.transport.bottom import (
     Bottom,
     LocalFault,
     Whole,
+    ssl_context,
     try_timeouts,
 )
 from bridge_tasks.resilience.transport.deadline import Clock
@@ -59,9 +60,10 @@ class BlockingExchange(httpx.AsyncBaseTransport):
             httpx.TransportError: the try failed.
             httpx.DecodingError: the answer is too large, or compressed.
         """
-        timeouts = try_timeouts(request, self._clock)
         url = request.url
         address = url.raw_scheme, url.raw_host, url.port
+        pool = self._pools.of(address)  # opened before the try's time begins
+        timeouts = try_timeouts(request, self._clock)
         outgoing = httpcore.Request(
             request.method,
             _place(*address, url.raw_path),
@@ -71,7 +73,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
         )
         token = _try_ends.set(time.monotonic() + timeouts["read"])
         try:
-            incoming = self._pools.of(address).handle_request(outgoing)
+            incoming = pool.handle_request(outgoing)
             try:
                 headers = httpx.Headers(incoming.headers)
                 body = Body(request, incoming.status, headers)
@@ -99,14 +101,9 @@ def _translated(error: Exception, request: httpx.Request) -> httpx.TransportErro
     return known(str(error), request=request)
 
 
-@cache
-def _ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
-
-
 def _pool() -> httpcore.ConnectionPool:
     return httpcore.ConnectionPool(
-        ssl_context=_ssl_context(),
+        ssl_context=ssl_context(),
         max_connections=LIMITS.max_connections,
         max_keepalive_connections=LIMITS.max_keepalive_connections,
         keepalive_expiry=LIMITS.keepalive_expiry,

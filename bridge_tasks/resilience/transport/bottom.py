@@ -6,9 +6,11 @@ of one try and a size; what it returns needs no more I/O. The bottom for tasks i
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import IO
 
 import h11
@@ -148,11 +150,12 @@ class AsyncExchange(httpx.AsyncBaseTransport):
             httpx.TransportError: the try failed.
             httpx.DecodingError: the answer is too large, or compressed.
         """
+        inner = self._opened()  # before the try's time begins
         timeouts = try_timeouts(request, self._clock)
         request.extensions["timeout"] = timeouts
         try:
             async with asyncio.timeout(timeouts["read"]):
-                response = await self._opened().handle_async_request(request)
+                response = await inner.handle_async_request(request)
                 try:
                     body = Body(request, response.status_code, response.headers)
                     async for chunk in response.stream:  # type: ignore[union-attr] # async by contract
@@ -182,10 +185,18 @@ class AsyncExchange(httpx.AsyncBaseTransport):
         return self._inner
 
 
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """Return what all pools of this process share: to read the certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def asyncio_bottom() -> Bottom:
     """Return the bottom for asyncio callers: real sockets."""
     return Bottom(
-        connect=lambda: AsyncExchange(lambda: httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False)),
+        connect=lambda: AsyncExchange(
+            lambda: httpx.AsyncHTTPTransport(verify=ssl_context(), limits=LIMITS, trust_env=False)
+        ),
         sleep=asyncio.sleep,
         race=race_tasks,
         look_up=look_up_in_task,

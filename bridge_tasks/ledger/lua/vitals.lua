@@ -1,0 +1,26 @@
+-- Says what waits and who works. KEYS: queues. ARGV: what separates a queue's name from a priority, and the priorities.
+-- Returns the time, how many dead letters there are, the workers that live, and of each queue how many messages wait
+-- and since when the oldest does (0: nobody noted it).
+local time = redis.call('TIME')
+local workers = {}
+for _, name in ipairs(redis.call('SMEMBERS', 'bridge:workers')) do
+  if redis.call('EXISTS', 'bridge:worker:' .. name) == 1 then workers[#workers + 1] = name end
+end
+
+local queues = {}
+for index, queue in ipairs(KEYS) do
+  local depth, oldest = 0, nil
+  for step = 2, #ARGV do
+    local list = ARGV[step] == '0' and queue or queue .. ARGV[1] .. ARGV[step]
+    local length = redis.call('LLEN', list)
+    if length > 0 then
+      depth = depth + length
+      local read, message = pcall(cjson.decode, redis.call('LINDEX', list, -1))
+      local id = read and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
+      local queued = id and tonumber(redis.call('HGET', 'bridge:job:' .. id, 'queued'))
+      if queued and (not oldest or queued < oldest) then oldest = queued end
+    end
+  end
+  queues[index] = {depth, string.format('%.0f', oldest or 0)}
+end
+return {string.format('%.0f', time[1] * 1000000 + time[2]), redis.call('ZCARD', 'bridge:dead'), workers, queues}

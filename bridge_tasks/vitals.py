@@ -1,0 +1,140 @@
+"""How the whole of it is: Redis, workers, queues, circuits, dead letters. It looks and leaves no trace.
+
+Written once for both drivers. What cannot be asked is told as such; nothing here raises because something is down.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from bridge_tasks.ledger.commands import run, text
+from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from bridge_tasks.ledger.records import MICROSECONDS
+from bridge_tasks.models.stamping import ServiceHealth
+from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, CircuitState
+from bridge_tasks.resilience.state import circuit_script
+from bridge_tasks.resilience.state.circuit_script import Asker, Told
+from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script, SharedRedis, StoreUnavailable
+
+_VITALS = Script("vitals", "bridge_tasks.ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueVitals:
+    """One queue: how many messages wait, and for how many seconds the oldest does (None: unknown, or none)."""
+
+    name: str
+    depth: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemHealth:
+    """What was seen.
+
+    Attributes:
+        redis: whether the Redis with the jobs answers; if not, nothing below is known.
+        workers: who gives signs of life, by node name; None where the broker is not a Redis.
+        queues: what waits.
+        circuits: the state of each service's circuit, as all workers share it; empty if it cannot be asked.
+        dead_letters: how many there are.
+        services: what the services say themselves, where they were asked.
+    """
+
+    redis: bool
+    workers: tuple[str, ...] | None = None
+    queues: tuple[QueueVitals, ...] = ()
+    circuits: Mapping[str, CircuitState] = field(default_factory=dict)
+    dead_letters: int = 0
+    services: Mapping[str, ServiceHealth] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait in all queues."""
+        return sum(queue.depth for queue in self.queues)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether jobs that are submitted now can be done."""
+        return (
+            self.redis
+            and self.workers != ()
+            and CircuitState.OPEN not in self.circuits.values()
+            and all(one.healthy for one in (self.services or {}).values())
+        )
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What somebody should look at, one line each."""
+        if not self.redis:
+            return ("Redis is out of reach",)
+        found = []
+        if self.workers == ():
+            noun = "message waits" if self.waiting == 1 else "messages wait"
+            waits = f"{self.waiting} {noun}, and " if self.waiting else ""
+            found.append(f"{waits}no worker lives: start one (bridge-tasks worker)")
+        found += [
+            f"the circuit of {name} is open: its jobs wait (bridge-tasks breaker list)"
+            for name, state in self.circuits.items()
+            if state is CircuitState.OPEN
+        ]
+        if self.dead_letters:
+            noun = "dead letter" if self.dead_letters == 1 else "dead letters"
+            found.append(f"{self.dead_letters} {noun}: see why (bridge-tasks dead list)")
+        found += [
+            f"{name}: {one.error or one.status}" for name, one in (self.services or {}).items() if not one.healthy
+        ]
+        return tuple(found)
+
+
+async def look(
+    ledger: RedisCommands,
+    shared: SharedRedis,
+    *,
+    queues: Sequence[str],
+    circuits: Iterable[tuple[str, CircuitBreakerConfig]],
+    redis_broker: bool,
+) -> SystemHealth:
+    """Look at everything but the services.
+
+    Args:
+        ledger: the Redis with the jobs.
+        shared: the Redis with the circuits.
+        queues: those that workers read.
+        circuits: names and rules of the services' circuits.
+        redis_broker: whether messages are in the ledger's Redis; if not, nothing is known of queues and workers.
+    """
+    known = {name: state for name, config in circuits if (state := await _circuit(shared, name, config))}
+    try:
+        answer = await run(ledger, _VITALS, queues, [PRIORITY_SEPARATOR, *PRIORITY_STEPS])
+    except (RedisError, OSError):
+        return SystemHealth(redis=False, circuits=known)
+    now, dead, workers, depths = answer
+    if not redis_broker:
+        return SystemHealth(redis=True, circuits=known, dead_letters=int(dead))
+    seen = tuple(
+        QueueVitals(name, int(depth), (int(now) - int(oldest)) / MICROSECONDS if int(oldest) else None)
+        for name, (depth, oldest) in zip(queues, depths, strict=True)
+    )
+    living = tuple(sorted(text(worker).rpartition(":")[0] for worker in workers))
+    return SystemHealth(redis=True, workers=living, queues=seen, circuits=known, dead_letters=int(dead))
+
+
+async def _circuit(shared: SharedRedis, name: str, config: CircuitBreakerConfig) -> CircuitState | None:
+    now = time.monotonic()
+    asker = Asker(name, config)
+    try:
+        told = await circuit_script.ask(
+            shared,
+            asker,
+            Told(),
+            circuit_script.LOOK,
+            now=now,
+            chance=random.random(),  # noqa: S311 - unused by LOOK
+        )
+    except StoreUnavailable:
+        return None
+    return circuit_script.read(told, now).circuit.state
