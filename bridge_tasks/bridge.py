@@ -27,6 +27,7 @@ from bridge_tasks.ledger.waiting import outcomes_of
 from bridge_tasks.messages import HEADER
 from bridge_tasks.models.requests import CheckHealth
 from bridge_tasks.models.stamping import ServiceHealth
+from bridge_tasks.resilience.state.circuit_script import Asker
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.settings import load
@@ -311,10 +312,10 @@ def _real(file: str | os.PathLike[str]) -> str:
 
 def what_to_look_at(runtime: Runtime) -> dict[str, Any]:
     """Name the parts of this deployment, for `vitals.look`."""
-    breakers = [client.circuit_breaker for client in (runtime.metadata, runtime.onextree)]
+    breakers = {"metadata": runtime.metadata.circuit_breaker, "onextree": runtime.onextree.circuit_breaker}
     return {
         "queues": [queue.name for queue in app.conf.task_queues],
-        "circuits": [(breaker.name, breaker.config) for breaker in breakers],
+        "circuits": {service: Asker(breaker.name, breaker.config) for service, breaker in breakers.items()},
         "redis_broker": runtime.settings.redis_broker,
     }
 

@@ -126,6 +126,8 @@ class Channel(kombu_redis.Channel):
 
         A client keeps no connection, so it is as good for many; making one costs more than a command does.
         """
+        if client is None and self.connection is None:  # else kombu fails here in a way that it does not retry
+            raise redis.ConnectionError("the channel is closed: its connection was lost")
         if client is None and (self._shared is None or self._shared.connection_pool is not self.pool):
             self._shared = self._create_client()  # type: ignore[attr-defined] # not in the stubs
         yield client or self._shared

@@ -11,6 +11,7 @@ from celery import chord, group, signature
 from celery.canvas import Signature
 
 from bridge_tasks.errors import InvalidRequest
+from bridge_tasks.ledger.envelope import JOINED
 from bridge_tasks.ledger.keys import file_digest, idempotency_key
 from bridge_tasks.ledger.records import Submission
 from bridge_tasks.messages import ASIDE, JOB, PART
@@ -89,9 +90,9 @@ def steps_of(work: Signature[Any]) -> tuple[tuple[str, str], ...]:
     return tuple((str(task.options["task_id"]), str(task.task)) for task in _tasks(work))
 
 
-def heirs(work: Signature[Any], task_id: str, job: str, part: str) -> tuple[tuple[str, str], ...]:
+def heirs(work: Signature[Any], task_id: str, job: str, part: str, *, joined: bool) -> tuple[tuple[str, str], ...]:
     """Prepare a canvas to take the place of a task that is a step of a job, and return its steps."""
-    mark(_named(work, task_id), job, part)
+    mark(_named(work, task_id), job, part, joined=joined)
     return steps_of(work)
 
 
@@ -190,7 +191,7 @@ def _ends(work: Signature[Any]) -> Iterator[str]:
         yield str(work.options["task_id"])
 
 
-def mark(work: Signature[Any], job: str, part: str | None) -> None:
+def mark(work: Signature[Any], job: str, part: str | None, *, joined: bool = False) -> None:
     """Write into each task of which job, and of which part of it, it is a step.
 
     Args:
@@ -198,27 +199,30 @@ def mark(work: Signature[Any], job: str, part: str | None) -> None:
         job: the job's id.
         part: the part that all of it leads to, "" where that are several; None where its members end each for
             themselves.
+        joined: whether it is of a chord's header.
     """
     _mark_callbacks(work, job)
     if isinstance(work, chord):
         ending = _one_end(work.body) if part is None else part
-        mark(_header(work), job, ending)
-        mark(work.body, job, ending or part)
+        mark(_header(work), job, ending, joined=True)
+        mark(work.body, job, ending or part, joined=joined)
         return
     members = _members(work)
     if members is None:
         told = {JOB: job, PART: work.options.get("task_id", "") if part is None else part}
+        if joined:
+            told[JOINED] = "1"
         work.options.update(headers={**(work.options.get("headers") or {}), **told}, ignore_result=True)
         return
     if isinstance(work, group):
         for member in members:
-            mark(member, job, _one_end(member) or None if part is None else part)
+            mark(member, job, _one_end(member) or None if part is None else part, joined=joined)
         return
     *before, last = members
     ending = _one_end(last) if part is None else part
     for member in before:
-        mark(member, job, ending)
-    mark(last, job, ending or part)
+        mark(member, job, ending, joined=joined)
+    mark(last, job, ending or part, joined=joined)
 
 
 def _mark_callbacks(work: Signature[Any], job: str) -> None:

@@ -5,7 +5,7 @@ Written once for both drivers. What cannot be asked is told as such; nothing her
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -14,7 +14,7 @@ from bridge_tasks.ledger.commands import run, text
 from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from bridge_tasks.ledger.records import MICROSECONDS
 from bridge_tasks.models.stamping import ServiceHealth
-from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, CircuitState
+from bridge_tasks.resilience.policy.breaker import CircuitState
 from bridge_tasks.resilience.state import circuit_script
 from bridge_tasks.resilience.state.circuit_script import Asker, Told
 from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script, SharedRedis, StoreUnavailable
@@ -73,9 +73,7 @@ class SystemHealth:
             return ("Redis is out of reach",)
         found = []
         if self.workers == ():
-            noun = "message waits" if self.waiting == 1 else "messages wait"
-            waits = f"{self.waiting} {noun}, and " if self.waiting else ""
-            found.append(f"{waits}no worker lives: start one (bridge-tasks worker)")
+            found.append(f"{waits_for_workers(self.waiting)}: start one (bridge-tasks worker)")
         found += [
             f"the circuit of {name} is open: its jobs wait (bridge-tasks breaker list)"
             for name, state in self.circuits.items()
@@ -90,12 +88,19 @@ class SystemHealth:
         return tuple(found)
 
 
+def waits_for_workers(waiting: int) -> str:
+    """Say that nobody works, and what waits for it."""
+    if not waiting:
+        return "no worker lives"
+    return f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}, and no worker lives"
+
+
 async def look(
     ledger: RedisCommands,
     shared: SharedRedis,
     *,
     queues: Sequence[str],
-    circuits: Iterable[tuple[str, CircuitBreakerConfig]],
+    circuits: Mapping[str, Asker],
     redis_broker: bool,
 ) -> SystemHealth:
     """Look at everything but the services.
@@ -104,10 +109,10 @@ async def look(
         ledger: the Redis with the jobs.
         shared: the Redis with the circuits.
         queues: those that workers read.
-        circuits: names and rules of the services' circuits.
+        circuits: the names and rules of the services' circuits, by service.
         redis_broker: whether messages are in the ledger's Redis; if not, nothing is known of queues and workers.
     """
-    known = {name: state for name, config in circuits if (state := await _circuit(shared, name, config))}
+    known = {service: state for service, asker in circuits.items() if (state := await _circuit(shared, asker))}
     try:
         answer = await run(ledger, _VITALS, queues, [PRIORITY_SEPARATOR, *PRIORITY_STEPS])
     except (RedisError, OSError):
@@ -123,9 +128,8 @@ async def look(
     return SystemHealth(redis=True, workers=living, queues=seen, circuits=known, dead_letters=int(dead))
 
 
-async def _circuit(shared: SharedRedis, name: str, config: CircuitBreakerConfig) -> CircuitState | None:
+async def _circuit(shared: SharedRedis, asker: Asker) -> CircuitState | None:
     now = time.monotonic()
-    asker = Asker(name, config)
     try:
         told = await circuit_script.ask(
             shared,

@@ -1,8 +1,11 @@
 """Tasks of our application that are not ours, as a user of it writes them; a worker imports them (`--include`)."""
 
+import threading
+from contextlib import suppress
 from typing import Any
 
 from celery import chain, chord, group
+from celery.exceptions import SoftTimeLimitExceeded
 
 from bridge_tasks import correlation
 from bridge_tasks.app import app
@@ -52,6 +55,21 @@ def fail(*args: Any) -> None:
     """Fail for good, in a way of its own."""
     _note(args[-1])
     raise ValueError("secret: 1234")
+
+
+@app.task(name="foreign.caught")
+def caught(name: str) -> None:
+    """An error callback that is a message; of one that takes more than an id, Celery makes a plain call."""
+    _note(name)
+
+
+@app.task(name="foreign.hang", soft_time_limit=1, time_limit=2)
+def hang(name: str) -> None:
+    """Hold a worker's child until it is killed."""
+    _note(name)
+    while True:
+        with suppress(SoftTimeLimitExceeded):
+            threading.Event().wait(60)
 
 
 @app.task(name="foreign.stand_in", bind=True, max_retries=3)

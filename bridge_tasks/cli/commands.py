@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from bridge_tasks.cli.breaker_commands import breaker
 from bridge_tasks.cli.cache_commands import cache
+from bridge_tasks.cli.dead_commands import dead
 
 app = typer.Typer(
     help="Hash, enrich and stamp files through Celery workers.",
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(breaker)
 app.add_typer(cache)
+app.add_typer(dead)
 
 _METADATA_PORT, _ONEXTREE_PORT, _FLOWER_PORT = 8053, 8058, 5555
 """Where people expect them. `up` takes free ones instead of those that are taken."""
@@ -269,6 +271,23 @@ def validate(
         paths, include or (), exclude or (), namespace, correlation_id, timeout, as_json=as_json, quiet=quiet
     )
     raise typer.Exit(run(options))
+
+
+@app.command()
+def status(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="The id of a job or run, a correlation id, or a file.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of a job, a run, a file, or all that has a correlation id.
+
+    Exits with 0 if it is well, also while it goes on; with 1 if it failed or was cancelled; with 2 if nothing is
+    known of it.
+    """
+    from bridge_tasks.cli.status import status as run
+
+    raise typer.Exit(run(what, as_json=as_json))
 
 
 @app.command()

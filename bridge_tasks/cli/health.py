@@ -3,21 +3,24 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from kombu import Connection
 
 from bridge_tasks import operations
 from bridge_tasks.app import app
+from bridge_tasks.bridge import Bridge
+from bridge_tasks.cli.moments import lasting
 from bridge_tasks.cli.roots import nothing_runs
-from bridge_tasks.cli.screen import say, show_json, show_rows
+from bridge_tasks.cli.screen import counted, say, show_json, show_lines, show_rows
 from bridge_tasks.errors import BridgeError
 from bridge_tasks.models.requests import CheckHealth
 from bridge_tasks.models.stamping import ServiceHealth
 from bridge_tasks.runtime import current
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import check_health
+from bridge_tasks.vitals import waits_for_workers
 
 _SECONDS = 4.0
 """For everything together: all parts are asked at the same time."""
@@ -32,8 +35,16 @@ Part = dict[str, Any]
 def health(*, as_json: bool) -> int:
     """Ask every part, show what it answered, and return the exit status: 1 if anything is not well."""
     load()  # a variable that is wrong is named at once, and once
-    asked = _ask_all({"broker": _broker, "results": _results, "workers": _workers, "here": _services_from_here})
-    parts = {name: asked[name] for name in ("broker", "results", "workers")}
+    asked = _ask_all(
+        {
+            "broker": _broker,
+            "results": _results,
+            "workers": _workers,
+            "jobs": _jobs,
+            "here": _services_from_here,
+        }
+    )
+    parts = {name: asked[name] for name in ("broker", "results", "workers", "jobs")}
     services = parts["workers"].pop("services", None) or asked["here"].get("services", {})
     parts |= {name: services.get(name, asked["here"]) for name in _SERVICES}
     addresses = _addresses()
@@ -43,6 +54,8 @@ def health(*, as_json: bool) -> int:
         show_json({"healthy": healthy, **parts})
         return 0 if healthy else 1
     show_rows(("Part", "State", "Detail"), [(name, _state(part), _told(part)) for name, part in parts.items()])
+    for line in _troubles(parts):
+        show_lines(line)
     if not any(part["healthy"] for part in parts.values()):
         say(nothing_runs())
     return 0 if healthy else 1
@@ -123,6 +136,36 @@ def _workers() -> Part:
         return known
     found = {name: ServiceHealth.model_validate(answer[name]) for name in _SERVICES}
     return {**known, "services": {name: _service(one, "a worker") for name, one in found.items()}}
+
+
+def _jobs() -> Part:
+    """What waits, and what failed for good."""
+    seen = Bridge().health()
+    if not seen.redis:
+        return {"healthy": False, "detail": "the ledger's Redis does not answer"}
+    depths = {queue.name: queue.depth for queue in seen.queues}
+    told = [
+        f"{queue.depth} in {queue.name}"
+        + (f" for up to {lasting(queue.oldest_seconds)}" if queue.oldest_seconds is not None else "")
+        for queue in seen.queues
+        if queue.depth
+    ]
+    return {
+        "healthy": True,
+        "waiting": seen.waiting,
+        "queues": depths,
+        "dead_letters": seen.dead_letters,
+        "detail": f"waiting: {', '.join(told)}" if told else "none waits",
+    }
+
+
+def _troubles(parts: Mapping[str, Part]) -> Iterator[str]:
+    """What somebody should look at besides."""
+    waiting, dead = parts["jobs"].get("waiting", 0), parts["jobs"].get("dead_letters", 0)
+    if waiting and parts["workers"].get("count") == 0:
+        yield f"{waits_for_workers(waiting)}: bridge-tasks worker starts one."
+    if dead:
+        yield f"{counted(dead, 'dead letter')}: bridge-tasks dead list tells why."
 
 
 def _paused(answers: Iterable[Any]) -> dict[str, Part]:

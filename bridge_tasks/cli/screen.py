@@ -26,6 +26,10 @@ STYLES = {
     "unfinished": "yellow",
     "cancelled": "yellow",
     "no stamp": "yellow",
+    "running": "yellow",
+    "waiting": "yellow",
+    "to come": "dim",
+    "never began": "dim",
 }
 """By state; any other is trouble, and red."""
 _SELDOM = ("unfinished", "cancelled")

@@ -14,6 +14,9 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 PRIORITY_SEPARATOR = "\x06\x16"
 """kombu's: a queue is one list per step, and the first one has the queue's own name."""
 
+JOINED = "x-bridge-joined"
+"""Marks what a chord's header waits for: once one has failed, the results of the others are gone."""
+
 
 def queue_keys(queue: str) -> list[str]:
     """Return the lists of a queue, one for each step of priority."""

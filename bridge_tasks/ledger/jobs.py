@@ -12,7 +12,8 @@ import orjson
 
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.commands import run, text
-from bridge_tasks.ledger.envelope import Envelope
+from bridge_tasks.ledger.dead import Wanted
+from bridge_tasks.ledger.envelope import JOINED, Envelope
 from bridge_tasks.ledger.records import MICROSECONDS, DeadLetter, JobRecord, Outcome, State, pairs
 from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
 
@@ -107,6 +108,10 @@ class JobLedger:
         dropped = int(await run(self._client, _FINISH, [keys.JOB + name], arguments))
         return None if dropped < 0 else dropped
 
+    async def release(self, name: str) -> None:
+        """Note that a task is no longer run, and not over: as soon as its message is missed, it is put back."""
+        await self._client.execute_command("HDEL", keys.JOB + name, "worker", "lease")
+
     async def hand_over(self, name: str, heirs: Sequence[tuple[str, str]]) -> None:
         """Note that a task leaves its place, and its id, to others (`Task.replace`), which may take their time.
 
@@ -128,7 +133,7 @@ class JobLedger:
         found: list[tuple[str, dict[str, str]]] = []
         for begin in range(0, len(names), _MANY):
             some = names[begin : begin + _MANY]
-            answers = await run(self._client, _READ, [keys.JOB + name for name in some], [])
+            answers = await run(self._client, _READ, [keys.JOB + name for name in some], [JOINED])
             known = zip(some, map(pairs, answers), strict=True)
             found += [(name, fields) for name, fields in known if "state" in fields]
         return found
@@ -183,22 +188,47 @@ class JobLedger:
         """Note that all of a job was sent."""
         await self._client.execute_command("HSET", keys.JOB + name, "whole", "1")
 
-    async def dead(self, limit: int = 1000) -> list[DeadLetter]:
-        """Return the dead letters, latest first."""
-        names = await self._client.execute_command("ZRANGE", keys.DEAD, 0, limit - 1, "REV")
-        found = [await self.dead_letter(text(name)) for name in names]
-        return [letter for letter in found if letter is not None]
+    async def dead(self, limit: int = 1000, wanted: Wanted | None = None) -> list[DeadLetter]:
+        """Return dead letters, latest first.
+
+        Args:
+            limit: at most so many.
+            wanted: which; all by default.
+        """
+        wanted = wanted or Wanted()
+        latest = "+inf" if wanted.until is None else f"({int(wanted.until * MICROSECONDS)}"
+        oldest = "-inf" if wanted.since is None else int(wanted.since * MICROSECONDS)
+        found: list[DeadLetter] = []
+        seen = 0
+        while len(found) < limit:
+            arguments = (latest, oldest, "BYSCORE", "REV", "LIMIT", seen, _MANY)
+            names = await self._client.execute_command("ZRANGE", keys.DEAD, *arguments)
+            letters = await self._letters([text(name) for name in names])
+            found += [letter for letter in letters if wanted.means(letter)]
+            seen += len(names)
+            if len(names) < _MANY:
+                break
+        return found[:limit]
 
     async def dead_letter(self, name: str) -> DeadLetter | None:
         """Return one dead letter."""
-        fields = pairs(await self._client.execute_command("HGETALL", keys.JOB + name))
-        if fields.get("state") != "failed" or "queue" not in fields:
-            return None
-        return DeadLetter(JobRecord.loads(name, fields), replayable="message" in fields)
+        return next(iter(await self._letters([name])), None)
+
+    async def dead_count(self) -> int:
+        """Return how many dead letters there are."""
+        return int(await self._client.execute_command("ZCARD", keys.DEAD))
+
+    async def _letters(self, names: Sequence[str]) -> list[DeadLetter]:
+        letters = [DeadLetter.loads(name, fields) for name, fields in await self._read(names)]
+        return [letter for letter in letters if letter is not None]
 
     async def replay(self, name: str) -> bool:
-        """Send a dead letter again, with its id and its correlation id; whether it could be."""
-        return await self.requeue(name, state="failed", anew=True)
+        """Send a dead letter again, with its id and its correlation id, its attempts counted anew.
+
+        Whether it could be: not twice, not without its message, and no member of a chord (`DeadLetter.joined`).
+        """
+        letter = await self.dead_letter(name)
+        return letter is not None and letter.replayable and await self.requeue(name, state="failed", anew=True)
 
     async def drop(self, name: str) -> bool:
         """Forget a dead letter: its record says how it ended, but it cannot be replayed."""

@@ -172,10 +172,29 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A task that failed for good, and can be replayed as long as its message is kept."""
+    """A task that failed for good.
+
+    Attributes:
+        record: what is known of it.
+        kept: whether there is a message to be sent again.
+        joined: whether a chord was to join its result with others, which are gone: only its job can be done again.
+    """
 
     record: JobRecord
-    replayable: bool
+    kept: bool
+    joined: bool = False
+
+    @classmethod
+    def loads(cls, name: str, fields: Mapping[str, str]) -> Self | None:
+        """Read what Redis holds; None where it is no dead letter."""
+        if fields.get("state") != "failed" or "queue" not in fields:
+            return None
+        return cls(JobRecord.loads(name, fields), kept="kept" in fields, joined="joined" in fields)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent again."""
+        return self.kept and not self.joined
 
     @property
     def error(self) -> BridgeError:

@@ -5,8 +5,8 @@ After, it is told for as long as a restart of Redis takes: an end that nobody kn
 """
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import redis
 from celery.exceptions import Ignore
@@ -18,6 +18,8 @@ from bridge_tasks.ledger.workers import this_worker
 from bridge_tasks.messages import rank_of
 from bridge_tasks.runtime import current
 from bridge_tasks.settings import load
+
+T = TypeVar("T")
 
 LEASE_MARGIN = 40.0
 """Seconds beyond a run's deadline after which it is not running: Celery's hard limit lies 30 above it."""
@@ -59,19 +61,28 @@ def claim(request: Any) -> Claim:
 def note(task_id: str, outcome: Outcome) -> None:
     """Tell the ledger how a task ended."""
     runtime = current()
+    dropped = _insisted("finish", lambda: runtime.run(runtime.ledger.finish(task_id, outcome)))
+    if dropped:
+        events.emit(events.DeadLettersDropped(dropped))
+
+
+def release(task_id: str) -> None:
+    """Tell the ledger that a task that was to be put back could not be: it has not failed, its message is lost."""
+    runtime = current()
+    _insisted("release", lambda: runtime.run(runtime.ledger.release(task_id)))
+
+
+def _insisted(what: str, tell: Callable[[], T]) -> T | None:
+    """Tell the ledger something, for as long as a restart of Redis takes."""
     until = time.monotonic() + _TELL_SECONDS
     while True:
         try:
-            dropped = runtime.run(runtime.ledger.finish(task_id, outcome))
+            return tell()
         except redis.RedisError as error:
             if time.monotonic() > until:
-                events.emit(events.LedgerSilent("finish", type(error).__name__))
-                return
+                events.emit(events.LedgerSilent(what, type(error).__name__))
+                return None
             time.sleep(_PAUSE_SECONDS)
-            continue
-        if dropped:
-            events.emit(events.DeadLettersDropped(dropped))
-        return
 
 
 def hand_over(task_id: str, heirs: Sequence[tuple[str, str]]) -> None:

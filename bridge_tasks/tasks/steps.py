@@ -8,6 +8,7 @@ from typing import Any
 from celery import Task, group
 from celery.canvas import _chain
 
+from bridge_tasks.ledger.envelope import JOINED
 from bridge_tasks.messages import JOB, PART
 from bridge_tasks.submissions import heirs
 from bridge_tasks.tasks import claiming
@@ -37,7 +38,8 @@ class Step(Task):  # type: ignore[type-arg] # celery-types makes Task generic, C
         job = self.request.get(JOB)
         if job and not self.request.is_eager:
             sig = _with_one_end(sig, self.app.tasks["celery.accumulate"])
-            steps = heirs(sig, str(self.request.id), job, self.request.get(PART) or "")
+            joined = bool(self.request.get(JOINED))
+            steps = heirs(sig, str(self.request.id), job, self.request.get(PART) or "", joined=joined)
             claiming.hand_over(str(self.request.id), steps)
         return super().replace(sig)
 

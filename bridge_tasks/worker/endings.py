@@ -6,6 +6,7 @@ first.
 
 from typing import Any
 
+from celery.exceptions import Reject
 from celery.signals import task_failure, task_revoked, task_success
 
 from bridge_tasks.app import app
@@ -16,7 +17,9 @@ from bridge_tasks.tasks.base import BridgeTask
 
 @task_failure.connect(dispatch_uid="bridge_tasks.failed", weak=False)
 def _failed(sender: Any = None, task_id: str = "", exception: BaseException | None = None, **_: Any) -> None:
-    if _ours(sender) and exception is not None:
+    if _ours(sender) and isinstance(exception, Reject):
+        claiming.release(task_id)  # a retry that could not be published: Celery gives it up, we do not
+    elif _ours(sender) and exception is not None:
         claiming.note(task_id, claiming.failure(exception))
 
 

@@ -2,7 +2,8 @@
 
 Reads lines of JSON from standard input, each with a `context` and a number of `threads`, and answers each with a
 line: what its callers got. With no threads, a child is forked that asks, and the line tells its pid. Ends when its
-input does.
+input does. Called with `patient`, it waits for a Redis that is only busy, where a worker would ask the service
+itself.
 """
 
 import json
@@ -17,11 +18,13 @@ from typing import Any
 from bridge_tasks import runtime
 from bridge_tasks.errors import BridgeError
 
+PATIENT = "patient" in sys.argv
+
 
 def main() -> None:
     """Answer until there is no more to answer."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are killed, and nobody asks after them
-    current = runtime.current()
+    current = runtime.current(patient=PATIENT)
     current.run(current.onextree.fleet_cache_stats())  # connect
     _say({"ready": True})
     for order in _orders():
@@ -38,7 +41,7 @@ def main() -> None:
 def _fork(context: str) -> int:
     child = os.fork()
     if child == 0:
-        own = runtime.current()
+        own = runtime.current(patient=PATIENT)
         own.run(own.onextree.get_intelligence(context))
         os._exit(0)
     return child

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 import pytest
 import redis
 
+from bridge_tasks.resilience.policy.caching import CacheRules
 from bridge_tasks.sandbox.faults import Hang, Latency, Status
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.cache.conftest import connection
@@ -28,9 +30,9 @@ PROGRAM = Path(__file__).with_name("one_process.py")
 class Member:
     """One process of the fleet."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)],
+            [sys.executable, str(PROGRAM), *arguments],
             env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,9 +91,11 @@ def environment(service: RunningService, cache_server: PrivateRedis, store: redi
 
 
 @contextmanager
-def fleet(size: int, environment: dict[str, str]) -> Iterator[list[Member]]:
+def fleet(size: int, environment: dict[str, str], *, patient: bool = True) -> Iterator[list[Member]]:
+    """Where Redis is well, it shall count as well on a busy machine, too: `patient`."""
     with ExitStack() as running:
-        members = [running.enter_context(Member(environment)) for _ in range(size)]
+        arguments = ["patient"] if patient else []
+        members = [running.enter_context(Member(environment, *arguments)) for _ in range(size)]
         for member in members:
             assert member.heard() == {"ready": True}
         yield members
@@ -162,6 +166,7 @@ def test_a_process_killed_while_it_asks_costs_the_others_a_lease_and_nothing_els
     with fleet(1, environment) as (waiter,), fleet(1, short) as (parent,):
         waiter.tell("before", 1)
         waiter.answers()
+        waits = []
         for number in range(KILLS):
             context = f"auth {number}"
             service.reset()
@@ -172,16 +177,22 @@ def test_a_process_killed_while_it_asks_costs_the_others_a_lease_and_nothing_els
             waiter.tell(context, 2)
             os.kill(victim, signal.SIGKILL)
             assert waiter.answers() == [{"analysis": "security_analysis", "stale": False}] * 2
-            assert time.monotonic() - began < LEASE + 1.0
+            waits.append(time.monotonic() - began)
             assert asked(service) == 2
+    assert median(waits) < LEASE + 0.5
+    assert max(waits) < CacheRules().lease, "nobody waited for a lease of those who live, or for a deadline"
 
 
 @pytest.mark.parametrize("trouble", ["killed", "frozen", "read-only", "empty"])
 def test_whatever_happens_to_redis_every_caller_is_answered(
     trouble: str, environment: dict[str, str], service: RunningService
 ) -> None:
-    with PrivateRedis() as server, fleet(2, environment | {"BRIDGE_REDIS_URL": server.url}) as members:
+    with (
+        PrivateRedis() as server,
+        fleet(2, environment | {"BRIDGE_REDIS_URL": server.url}, patient=False) as members,
+    ):
         all_answers(members, "auth")
+        before = asked(service)
         if trouble == "killed":
             server.kill()
         elif trouble == "frozen":
@@ -194,7 +205,7 @@ def test_whatever_happens_to_redis_every_caller_is_answered(
         for context in ("auth", "api", "test"):
             assert all("error" not in answer for answer in all_answers(members, context))
         # Alone, each process asks once for itself.
-        assert asked(service) <= 1 + 3 * len(members)
+        assert asked(service) <= before + 3 * len(members)
         if trouble == "frozen":
             server.resume()
 

@@ -339,4 +339,6 @@ async def test_intelligence_falls_back_in_time_and_its_fallback_is_not_kept(
         assert (await finish(client.get_intelligence("auth"))).degraded
         assert time.monotonic() - began < TRY + MARGIN
         onextree.reset()
-        assert not (await finish(client.get_intelligence("auth"))).degraded
+        deadline = time.monotonic() + 10
+        while (await finish(client.get_intelligence("auth"))).degraded:  # for minutes, if it had been kept
+            assert time.monotonic() < deadline, "the fallback was kept"

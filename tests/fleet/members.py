@@ -4,6 +4,7 @@ Run as `python -m tests.fleet.members '{"scenario": ...}'`. Members are forked f
 start together; each has its own connections, snapshot and listener, as workers of a prefork pool do.
 """
 
+import itertools
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from bridge_tasks.resilience.circuit_breaker import CircuitBreaker
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, CircuitState, Outcome, Permit
 from bridge_tasks.resilience.policy.retry import RetryConfig
 from bridge_tasks.resilience.state.push import CircuitListener
+from bridge_tasks.resilience.state.put_by import BATCH
 from bridge_tasks.resilience.state.redis_circuit import RedisCircuitStore
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
@@ -64,7 +66,7 @@ def client(plan: Plan, url: str) -> AsyncMetadataStampingClient:
 def calling(plan: Plan, number: int, start: Callable[[], None]) -> Told:
     """Call the service for some seconds from the first refusal, which is waited for with `patience`.
 
-    The first `poisoned` members have an address of nobody.
+    The first `poisoned` members have an address of nobody; then it is their stepping aside that is waited for.
     """
     told = {"sent": 0, "good": 0, "refused": 0, "failed": 0, "changes": 0, "asides": 0}
 
@@ -75,19 +77,27 @@ def calling(plan: Plan, number: int, start: Callable[[], None]) -> Told:
 
     events.subscribe(listen)
     poisoned = number < plan.get("poisoned", 0)
+    board = connect(plan)
+
+    def aside() -> bool:
+        if told["asides"]:
+            board.set("aside", 1)
+        return "poisoned" in plan and bool(board.exists("aside"))
+
     service = client(plan, ("http://127.0.0.1:9" if poisoned else plan["service"]) + API_PREFIX)
     start()
-    ends = time.monotonic() + plan["seconds"] + plan.get("patience", 0.0)
+    ends = time.monotonic() + plan["seconds"] + plan["patience"]
+    waiting = True
     while time.monotonic() < ends:
         try:
             drive(service.health_check())
             told["good"] += 1
         except CircuitBreakerError:
-            if not told["refused"]:
-                ends = time.monotonic() + plan["seconds"]
             told["refused"] += 1
         except BridgeError:
             told["failed"] += 1
+        if waiting and (told["refused"] or aside()):
+            waiting, ends = False, time.monotonic() + plan["seconds"]
         time.sleep(plan["pace"])
     drive(service.circuit_breaker.flush())
     return told
@@ -182,16 +192,22 @@ def killed_flushes(plan: Plan) -> list[Told]:
     """Kill processes in the middle of telling successes, at any moment; tell what the circuit is afterwards."""
     dice = random.Random(plan["kills"])
     for _ in range(plan["kills"]):
+        reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             theirs = store(plan)
-            while True:
+            for recorded in itertools.count():
                 permit = drive(theirs.admit(plan["lease"]))[0]
                 if isinstance(permit, Permit):
                     drive(theirs.record(permit, Outcome.SUCCESS))
-        time.sleep(0.01 + dice.random() * 0.03)
+                if recorded == BATCH:
+                    os.write(writer, b".")
+        os.read(reader, 1)  # it has told some, and tells on
+        time.sleep(dice.random() * 0.03)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
     ours = store(plan)
     granted = isinstance(drive(ours.admit(plan["lease"]))[0], Permit)
     seen = ours.view()

@@ -169,6 +169,7 @@ def test_one_poisoned_worker_among_31_healthy_ones_does_not_open_the_circuit(
         push=True,
         service=service.url,
         seconds=4.0,
+        patience=PATIENCE,
         pace=0.1,
         poisoned=1,
     )

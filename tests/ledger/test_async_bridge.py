@@ -228,7 +228,7 @@ async def test_health_tells_what_waits_and_that_nobody_works(
         assert 0 <= (seen.queues[0].oldest_seconds or -1) < 60
         assert list(seen.circuits.values()) == ["closed", "closed"]
         assert [line.split(":")[0] for line in seen.troubles] == [
-            "2 messages wait, and no worker lives",
+            "2 jobs wait, and no worker lives",
             "1 dead letter",
         ]
         bystander.sadd("bridge:workers", "celery@here:abc")

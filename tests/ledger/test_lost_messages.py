@@ -5,17 +5,22 @@ from collections.abc import Iterator
 import orjson
 import pytest
 import redis
+from celery.exceptions import Reject
+from celery.signals import task_failure
 
 from bridge_tasks.bridge import Bridge, Job
 from bridge_tasks.ledger import keys
 from bridge_tasks.runtime import current
 from bridge_tasks.settings import LedgerSettings, load
 from bridge_tasks.tasks import generate_hash
+from bridge_tasks.worker import endings
 from bridge_tasks.worker.reconciler import Reconciler
 from tests.tasks.sending import inline
 
 QUEUE = "bridge.metadata"
 LEASE = 60.0
+
+assert endings.__name__  # imported for its handlers
 
 
 @pytest.fixture
@@ -102,6 +107,22 @@ def test_a_run_that_goes_on_without_its_message_is_left_alone(idle: redis.Redis,
     idle.delete(f"{keys.WORKER}busy")
     looked(reconciler)
     assert job.record.requeued == 1
+
+
+def test_a_retry_that_could_not_be_published_is_put_back_and_has_not_failed(
+    idle: redis.Redis, reconciler: Reconciler
+) -> None:
+    job = submitted()
+    popped(idle)
+    runtime = current()
+    idle.set(f"{keys.WORKER}busy", "1")
+    runtime.run(runtime.ledger.begin(job.id, 0, "busy", LEASE))
+
+    task_failure.send(sender=generate_hash, task_id=job.id, exception=Reject("no broker", requeue=False))
+    assert job.state == "running"
+    looked(reconciler)
+
+    assert (job.state, job.record.requeued, idle.llen(QUEUE)) == ("waiting", 1, 1)
 
 
 def test_a_second_message_of_a_run_that_goes_on_is_spared(idle: redis.Redis) -> None:

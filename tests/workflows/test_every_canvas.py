@@ -320,7 +320,7 @@ def test_callbacks_run_once_and_end_nothing_but_themselves(pool: Pool) -> None:
 
 def test_error_callbacks_run_once_per_failure(pool: Pool) -> None:
     def caught(work: Signature[Any]) -> Signature[Any]:
-        work.link_error(foreign.echo.si("caught"))
+        work.link_error(foreign.caught.si("caught"))
         return work
 
     work = {
