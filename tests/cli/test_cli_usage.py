@@ -16,7 +16,10 @@ from bridge_tasks.cli.health import masked
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.cli.command import NO_REDIS, environment, finish, run, seconds_to_load, start
 
-COMMANDS = ("demo", "up", "worker", "stamp", "watch", "cancel", "validate", "health", "sandbox")
+COMMANDS = (
+    *("demo", "up", "worker", "stamp", "watch", "cancel", "validate"),
+    *("status", "dead", "health", "sandbox"),
+)
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_health_says_what_is_down_within_seconds(tmp_path: Path) -> None:
     assert ended.status == 1
     assert [ended.json[name]["address"] for name in ("broker", "metadata")] == [NO_REDIS, "http://127.0.0.1:1"]
     assert {name: part["healthy"] for name, part in ended.json.items() if name != "healthy"} == dict.fromkeys(
-        ("broker", "results", "workers", "metadata", "onextree"), False
+        ("broker", "results", "workers", "jobs", "metadata", "onextree"), False
     )
     assert time.monotonic() - began < loading + 10
 
