@@ -5,12 +5,10 @@ that no second try mends, or handed over to a job of its own. A service that is 
 the chunk as a whole is tried again, and nothing is noted. This module must never hold more than a chunk in memory.
 """
 
-import contextvars
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,6 +23,7 @@ from bridge_tasks.models.content import ContentRef
 from bridge_tasks.models.requests import GetIntelligence, StampChunk, refusal
 from bridge_tasks.models.stamping import ChunkStamped
 from bridge_tasks.operations import Services, get_intelligence, stampable
+from bridge_tasks.overlapping import overlapping
 
 THREADS = 8
 """Questions that are asked at a time: enough to hide a service's latency, too few to crowd out other jobs."""
@@ -33,9 +32,6 @@ _LOOK_SECONDS = 0.5
 """How often a chunk looks whether its run was cancelled."""
 
 _content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 class Cancelled(Exception):  # noqa: N818 - what happened, not what went wrong
@@ -204,7 +200,7 @@ async def _prepared(services: Services, chunk: _Chunk, options: RunOptions, look
             return None
 
     threads = THREADS if options.hashing == "service" else 1
-    prepared = _overlapping(prepare, chunk.open(), threads, lambda: drive(looking.glance()))
+    prepared = overlapping(prepare, chunk.open(), threads, lambda: drive(looking.glance()))
     ready = [one for one in prepared if one is not None]
     if options.hashing == "local" and ready:
         await _check_sample(services, ready[0], options)
@@ -263,7 +259,7 @@ def _learned(services: Services, options: RunOptions, contexts: Collection[str])
         asked = GetIntelligence(context=context, namespace=options.namespace)
         return drive(get_intelligence(services, asked)).model_dump(exclude={"hashed"})
 
-    return dict(zip(contexts, _overlapping(ask, contexts, min(THREADS, len(contexts))), strict=True))
+    return dict(zip(contexts, overlapping(ask, contexts, min(THREADS, len(contexts))), strict=True))
 
 
 def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dict[str, Any]:
@@ -281,36 +277,3 @@ def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dic
     if effect is not None:
         item["idempotency_key"] = effect.part(str(one.index))
     return {key: value for key, value in item.items() if value is not None}
-
-
-def _overlapping(
-    function: Callable[[T], U], items: Collection[T], threads: int, look: Callable[[], None] = lambda: None
-) -> list[U]:
-    """Map over items, several at a time, with this context's correlation id and deadline.
-
-    `look` is called between results, and while they take long; where it says `Cancelled`, nobody waits for calls
-    that are under way: they end by themselves, and nobody hears of it.
-    """
-    if threads == 1:
-        return [_looked(look, function(item)) for item in items]
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="bridge-bulk")
-    begun = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
-    patient = True
-    results = []
-    try:
-        for one in begun:
-            while not wait([one], _LOOK_SECONDS).done:
-                look()
-            look()
-            results.append(one.result())
-    except Cancelled:
-        patient = False
-        raise
-    finally:
-        pool.shutdown(wait=patient, cancel_futures=True)
-    return results
-
-
-def _looked(look: Callable[[], None], result: U) -> U:
-    look()
-    return result

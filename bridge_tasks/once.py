@@ -90,6 +90,8 @@ async def stamp(
                 raise
             sends += 1
             found = await _found_out(standing(metadata, wanted))
+            if found is None and error.status == httpx.codes.UNPROCESSABLE_ENTITY:
+                raise  # it was refused, and nobody else did it
             if found is None and not error.retryable:
                 raise _open(error) from error
             if found is None and sends >= metadata.retry.attempts:

@@ -4,7 +4,7 @@ The sandbox services run in threads of this process, once per session and dialec
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,12 @@ TOGETHER = {"cli": "stack", "tasks": "workers", "workflows": "workers"}
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # so that it is before xdist reads the groups, whoever was registered first
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Keep the tests of a file in one process, where there are several."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.parent.name, item.path.stem)))
+    return (yield)
 
 
 TREE = ("README.md", "auth/login.py", "api/endpoints.py", "api/schema.sql", "tests/test_login.py", ".hidden")

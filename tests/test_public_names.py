@@ -50,6 +50,7 @@ TASKS = {
     "bridge.stamp_file": "bridge.metadata",
     "bridge.check_health": "bridge.metadata",
     "bridge.warm_cache": "bridge.onextree",
+    "bridge.stamp_chunk": "bridge.bulk",
 }
 
 NAMES = {

@@ -98,7 +98,7 @@ def test_a_run_that_is_submitted_again_after_an_error_is_the_same_run(stage: Sta
         file.write_text(file.name)
     run = workflows.stamp_files(files, context="c", chunk_files=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs._Submitting, "_has_room", _away)
+        patch.setattr(runs._Submitting, "_send", _away)
         with pytest.raises(redis.ConnectionError):
             Bridge().submit(run)
 

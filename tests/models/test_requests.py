@@ -87,7 +87,7 @@ def test_every_request_is_frozen_and_takes_no_unknown_field() -> None:
     models = [
         model for model in vars(requests).values() if isinstance(model, type) and issubclass(model, TaskRequest)
     ]
-    assert len(models) == 13
+    assert len(models) == 14
     assert all(model.model_config["frozen"] and model.model_config["extra"] == "forbid" for model in models)
 
 

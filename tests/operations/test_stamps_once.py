@@ -158,6 +158,16 @@ async def test_a_refusal_is_a_refusal_and_nothing_is_looked_for(world: World) ->
     assert (world.looks, world.sent("/stamp")) == (0, 1)
 
 
+async def test_what_cannot_be_processed_and_stands_nowhere_is_refused_under_its_own_name(world: World) -> None:
+    world.service.inject(Status(code=422, path="/stamp", method="POST"))
+
+    with pytest.raises(ClientError, match="422") as refused:
+        await run(world, job(), first())
+
+    assert not refused.value.retryable
+    assert (world.looks, world.sent("/stamp")) == (1, 1)
+
+
 async def test_a_service_that_asks_for_patience_is_not_asked_what_it_has(world: World) -> None:
     world.service.inject(Status(code=503, path="/stamp", method="POST"))
 

@@ -107,7 +107,7 @@ def test_a_file_that_fails_among_others_is_tried_alone_and_then_is_a_dead_letter
     assert (
         submitted(paths[:1], namespace="theirs").wait(PATIENCE).succeeded == 1
     )  # so that it is refused in a batch
-    prefork.sandbox.order({"kind": "status", "code": 422, "path": "/stamp", "method": "POST"})
+    prefork.sandbox.order({"kind": "status", "code": 400, "path": "/stamp", "method": "POST"})
 
     run = submitted(paths[1:])
     ended = run.wait(PATIENCE)
