@@ -273,7 +273,4 @@ def _item(one: _Ready, options: RunOptions, intelligence: dict[str, Any]) -> dic
         "namespace": options.namespace,
         "content": one.text,
     }
-    effect = idempotency.current()
-    if effect is not None:
-        item["idempotency_key"] = effect.part(str(one.index))
     return {key: value for key, value in item.items() if value is not None}

@@ -4,6 +4,7 @@ It is written where our application builds messages, so it holds for first tasks
 and retries, whoever publishes them, and for no other application in the process.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ ASIDE = "-"
 """The part of a callback: it is a step of the job, and the job ends without it."""
 ITEM = "x-bridge-item"
 """Which file of a bulk run it is about, or which chunk of files: `run|chunk|index`."""
+ITEM_SHAPE = re.compile(r"[0-9a-f-]{36}\|\d{1,8}\|\d{0,8}")
 SUBJECT = "x-bridge-subject"
 """What it is about: a path, a question; for the ledger."""
 WAITS = "x-bridge-waits"

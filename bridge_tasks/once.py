@@ -26,6 +26,10 @@ Answer = dict[str, Any]
 NO_DATABASE = "DATABASE_NOT_CONFIGURED"
 """How a service says that it keeps nothing, so that nothing is there to be found."""
 
+KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+"""How a service says that it did something under this key, with other data."""
+
+_UNPROCESSABLE = httpx.codes.UNPROCESSABLE_ENTITY.value
 _KEY_CONFLICTS = frozenset({httpx.codes.CONFLICT.value, httpx.codes.UNPROCESSABLE_ENTITY.value})
 """The key is in use, or was used with other data: intelligence, say, that is never twice the same."""
 
@@ -90,8 +94,8 @@ async def stamp(
                 raise
             sends += 1
             found = await _found_out(standing(metadata, wanted))
-            if found is None and error.status == httpx.codes.UNPROCESSABLE_ENTITY:
-                raise  # it was refused, and nobody else did it
+            if found is None and error.status == _UNPROCESSABLE and error.code != KEY_REUSED:
+                raise  # it was refused, and nobody did it before
             if found is None and not error.retryable:
                 raise _open(error) from error
             if found is None and sends >= metadata.retry.attempts:

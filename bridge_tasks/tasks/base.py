@@ -25,7 +25,8 @@ from bridge_tasks.content import vet
 from bridge_tasks.errors import BridgeError, ClientError, InvalidRequest
 from bridge_tasks.idempotency import Effect
 from bridge_tasks.ledger import Claim, Outcome
-from bridge_tasks.messages import HEADER, ITEM, WAITS
+from bridge_tasks.ledger.runs import chunk_job
+from bridge_tasks.messages import HEADER, ITEM, ITEM_SHAPE, WAITS
 from bridge_tasks.models.content import describe
 from bridge_tasks.models.requests import TaskRequest, refusal
 from bridge_tasks.resilience.policy.retry import backoff
@@ -154,13 +155,21 @@ class BridgeTask(Step, Generic[R]):
         """Name the effect of this run, the same in every run of the job; a call outside a queue has none."""
         if claim is None:
             return nullcontext()
-        return idempotency.bound(Effect(idempotency.key_of(str(self.request.id)), resumed=self._is_resumed(claim)))
+        run, chunk, index = self._item
+        # A file of a run that goes on alone may have been stamped by the call for all of its chunk: one effect.
+        name = chunk_job(run, int(chunk)) if index else str(self.request.id)
+        return idempotency.bound(Effect(idempotency.key_of(name), resumed=self._is_resumed(claim)))
+
+    @property
+    def _item(self) -> tuple[str, str, str]:
+        """Of which run, chunk and file the message is; all empty where it is of none."""
+        told = str((self.request.headers or {}).get(ITEM) or "")
+        run, chunk, index = told.split("|") if ITEM_SHAPE.fullmatch(told) else ("", "", "")
+        return run, chunk, index
 
     def _is_resumed(self, claim: Claim | None) -> bool:
         """Whether a run before this one may have brought the effect about."""
-        headers = self.request.headers or {}
-        # A file of a run that goes on alone may have been stamped by the call that was made for all of its chunk.
-        before = headers.get("redelivered") or str(headers.get(ITEM) or "|").rpartition("|")[2]
+        before = (self.request.headers or {}).get("redelivered") or self._item[2]
         return claim is not None and (claim.runs > 0 or self.request.retries > 0 or bool(before))
 
     def _may_retry(self, error: BridgeError, claim: Claim | None) -> bool:

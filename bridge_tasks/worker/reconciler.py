@@ -29,6 +29,8 @@ _LEASE = "bridge:reconciler"
 _RESTORE = Script("restore", "bridge_tasks.ledger")
 _BINDINGS = "_kombu.binding."
 _SECONDS = 2.0
+_LEAVE_SECONDS = 10.0
+"""For the look under way to end: a sign of life after the last word would be one of a ghost."""
 _TAIL = 50
 """Messages at the end of a queue that are looked through for one with a record."""
 _MOST = 1000
@@ -72,7 +74,7 @@ class Reconciler:
     def stop(self) -> None:
         """End, and say so: what this worker still holds is nobody's."""
         self._stopped.set()
-        self._thread.join(_SECONDS)
+        self._thread.join(_LEAVE_SECONDS)
         try:
             drive(self._workers.leave(self._name))
             self._restore(self._name)
