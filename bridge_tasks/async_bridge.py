@@ -408,6 +408,7 @@ def _hang_up() -> None:
     backend = vars(app._local).pop("backend", None)  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
     if backend is not None:
         backend.result_consumer.stop()
+        backend.result_consumer._pubsub = None  # noqa: SLF001 - or a result that goes later would connect again
         backend.client.connection_pool.disconnect()
 
 
