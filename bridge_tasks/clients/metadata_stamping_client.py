@@ -150,7 +150,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             "/stamp",
             failure="Stamp creation failed",
             correlation_id=correlation_id,
-            headers=_key("create_stamp", file_path, file_hash, namespace),
+            headers=_key("stamp", file_path, file_hash, namespace),
             json=request,
             body_bytes=len(content or ""),
             idempotent=idempotent,
@@ -367,7 +367,7 @@ def _key(*names: str) -> dict[str, str] | None:
 
 
 def _item_key(effect: idempotency.Effect, item: Mapping[str, Any]) -> str:
-    """The key of an item, in whatever batch it is sent: not by its place in this one."""
+    """The key of an item, in whatever batch it is sent, or alone: not by its place in this one."""
     return effect.part("stamp", *(str(item[field]) for field in ("file_path", "file_hash", "namespace")))
 
 
