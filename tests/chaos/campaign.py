@@ -172,6 +172,11 @@ class Campaign:
         """End all processes."""
         self._stack.close()
 
+    @property
+    def living(self) -> int:
+        """How many workers there are."""
+        return len(self._workers)
+
     def retire(self) -> None:
         """Have the workers end in good order."""
         for worker in self._workers:

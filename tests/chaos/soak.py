@@ -31,6 +31,9 @@ OVER = frozenset({"succeeded", "failed", "cancelled"})
 SETTLE_SECONDS = {"ours": 90.0, "plain": 3.0 * plain.VISIBILITY}
 """For how long nothing may happen before what is open is given up. Plain Celery needs its visibility timeout."""
 
+_PATIENCE = 30.0
+"""Seconds after which a worker that was killed should long be known to be dead."""
+
 INDEXES = ("bridge:open:*", "bridge:unacked*", "bridge:worker:*", "bridge:left:*", "unacked*")
 
 SHORT = ("--jobs", "300", "--kills", "10", "--restarts", "1", "--pace", "1.5", "--json")
@@ -122,6 +125,7 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
             states = _settled(side, campaign.accepted, SETTLE_SECONDS[side_name])
             verdict = judge(campaign.accepted, states, campaign.effects())
             if side_name == "ours":
+                _all_dead_are_known(services.redis_url, campaign.living)
                 campaign.retire()
                 verdict.leftovers = _leftovers(services.redis_url)
             _report(side, verdict, directory)
@@ -181,6 +185,14 @@ def _settled(side: Side, accepted: list[Accepted], patience: float) -> dict[str,
         waiting -= ended
         time.sleep(0.2)
     return states
+
+
+def _all_dead_are_known(redis_url: str, living: int) -> None:
+    """Wait until the fleet has noticed whom it lost: one that held nothing when it was killed hurries nobody."""
+    until = time.monotonic() + _PATIENCE
+    with redis.Redis.from_url(redis_url) as client:
+        while len(list(client.scan_iter("bridge:worker:*"))) > living and time.monotonic() < until:
+            time.sleep(0.2)
 
 
 def _leftovers(redis_url: str) -> list[str]:
