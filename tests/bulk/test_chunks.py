@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bridge_tasks.clients import ClientError, ServiceUnavailableError
-from bridge_tasks.content import hashing
 from bridge_tasks.errors import InvalidRequest, JobUnknown
 from bridge_tasks.ledger.packing import RunFile
 from bridge_tasks.ledger.run_records import RunOptions
@@ -235,7 +234,6 @@ def test_what_an_earlier_run_has_stamped_stands_unless_it_has_changed_or_is_forc
     assert changed.requests > before
 
 
-@pytest.mark.skipif(not hashing.available(), reason="hashing here needs blake3")
 def test_hashing_here_asks_the_service_about_one_file_only(bench: Make) -> None:
     one = bench(hashing="local")
     texts = [f"{new_text()}\n" for _ in range(4)]
