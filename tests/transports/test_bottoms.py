@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpcore
 import httpx
@@ -14,7 +15,7 @@ import pytest
 
 from bridge_tasks.resilience.transport import blocking, bottom
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
-from bridge_tasks.resilience.transport.bottom import SINK, Sink, app_bottom, asyncio_bottom
+from bridge_tasks.resilience.transport.bottom import SINK, Bottom, LocalFault, Sink, app_bottom, asyncio_bottom
 from bridge_tasks.resilience.transport.client import LeanAsyncClient
 from bridge_tasks.resilience.transport.deadline import within
 from bridge_tasks.sandbox.server import running
@@ -260,6 +261,34 @@ def test_one_thread_s_deadline_is_not_another_s(url: str) -> None:
         assert finished(exchange.handle_async_request(asked(f"{url}/echo", seconds=10.0))).content == b"hello"
         cut.result()
     finished(exchange.aclose())
+
+
+@pytest.mark.parametrize("make", [asyncio_bottom, blocking_bottom], ids=["asyncio", "blocking"])
+async def test_a_closed_exchange_opens_no_connection_again(url: str, make: Callable[[], Bottom]) -> None:
+    exchange = make().connect()
+    await exchange.handle_async_request(asked(f"{url}/echo", seconds=10.0))
+    await exchange.aclose()
+    with pytest.raises(LocalFault, match="closed"):
+        await exchange.handle_async_request(asked(f"{url}/echo", seconds=10.0))
+
+
+def test_a_connection_that_was_being_made_while_the_exchange_was_closed_is_closed_too(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = blocking_bottom().connect()
+    connect = httpcore.SyncBackend.connect_tcp
+    made: list[socket.socket] = []
+
+    def close_meanwhile(*arguments: Any, **options: Any) -> httpcore.NetworkStream:
+        finished(exchange.aclose())
+        stream = connect(*arguments, **options)
+        made.append(stream.get_extra_info("socket"))
+        return stream
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", close_meanwhile)
+    with pytest.raises(LocalFault, match="closed"):
+        finished(exchange.handle_async_request(asked(f"{url}/echo", seconds=10.0)))
+    assert [one.fileno() for one in made] == [-1], "nobody would ever have closed it"
 
 
 async def test_an_application_in_this_process_is_called_and_bounded_in_the_same_way() -> None:

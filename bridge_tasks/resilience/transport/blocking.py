@@ -8,7 +8,7 @@ request leaves in one piece: two would wake the service twice, and cost a tenth 
 import math
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import lru_cache
@@ -51,7 +51,7 @@ class BlockingExchange(httpx.AsyncBaseTransport):
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._closed = False
-        self._pools = Pools(_pool, clock)
+        self._pools = Pools(self._pool, clock)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read to the end.
@@ -60,6 +60,8 @@ class BlockingExchange(httpx.AsyncBaseTransport):
             httpx.TransportError: the try failed.
             httpx.DecodingError: the answer is too large, or compressed.
         """
+        if self._closed:
+            raise LocalFault(CLOSED, request=request)
         url = request.url
         address = url.raw_scheme, url.raw_host, url.port
         pool = self._pools.of(address)  # opened before the try's time begins
@@ -94,21 +96,24 @@ class BlockingExchange(httpx.AsyncBaseTransport):
         self._closed = True
         self._pools.close()
 
+    def _pool(self) -> httpcore.ConnectionPool:
+        return httpcore.ConnectionPool(
+            ssl_context=ssl_context(),
+            max_connections=LIMITS.max_connections,
+            max_keepalive_connections=LIMITS.max_keepalive_connections,
+            keepalive_expiry=LIMITS.keepalive_expiry,
+            network_backend=_BoundedBackend(self._refuse_if_closed),
+        )
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise httpcore.ConnectError(CLOSED)
+
 
 def _translated(error: Exception, request: httpx.Request) -> httpx.TransportError:
     """Return httpx's error of the same name: the two families are parallel by design."""
     known: type[httpx.TransportError] = getattr(httpx, type(error).__name__, httpx.TransportError)
     return known(str(error), request=request)
-
-
-def _pool() -> httpcore.ConnectionPool:
-    return httpcore.ConnectionPool(
-        ssl_context=ssl_context(),
-        max_connections=LIMITS.max_connections,
-        max_keepalive_connections=LIMITS.max_keepalive_connections,
-        keepalive_expiry=LIMITS.keepalive_expiry,
-        network_backend=_BoundedBackend(),
-    )
 
 
 @lru_cache(maxsize=1024)
@@ -183,7 +188,14 @@ class _BoundedStream(httpcore.NetworkStream):
 
 
 class _BoundedBackend(httpcore.SyncBackend):
-    """Hands out bounded sockets."""
+    """Hands out bounded sockets.
+
+    Args:
+        still_wanted: raises where the pool was closed meanwhile: it would never close what it does not hold yet.
+    """
+
+    def __init__(self, still_wanted: Callable[[], None]) -> None:
+        self._still_wanted = still_wanted
 
     def connect_tcp(
         self,
@@ -194,7 +206,13 @@ class _BoundedBackend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         left = _left(timeout, httpcore.ConnectTimeout)
-        return _BoundedStream(super().connect_tcp(host, port, left, local_address, socket_options))
+        stream = super().connect_tcp(host, port, left, local_address, socket_options)
+        try:
+            self._still_wanted()
+        except httpcore.ConnectError:
+            stream.close()
+            raise
+        return _BoundedStream(stream)
 
 
 async def _sleep(seconds: float) -> None:

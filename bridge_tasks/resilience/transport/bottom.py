@@ -150,6 +150,8 @@ class AsyncExchange(httpx.AsyncBaseTransport):
             httpx.TransportError: the try failed.
             httpx.DecodingError: the answer is too large, or compressed.
         """
+        if self._closed:
+            raise LocalFault(CLOSED, request=request)
         inner = self._opened()  # before the try's time begins
         timeouts = try_timeouts(request, self._clock)
         request.extensions["timeout"] = timeouts
