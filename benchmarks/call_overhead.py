@@ -5,7 +5,8 @@ tenacity+pybreaker   the same in tenacity and pybreaker with its Redis storage: 
 tenacity+interlock   the same in tenacity and interlock-cb with its Redis storage
 guarded              ours, everything on: deadline, retry and its budget, circuit breaker and rate limit shared in
                      Redis, concurrency limit, correlation id, events heard by a log and by counters
-guarded, 3 replicas  the same, balanced over three services
+bare, 3 in turn      bare, calling three services one after the other: what the next one is to be held against
+guarded, 3 replicas  guarded, balanced over three services
 
 Rounds are interleaved, the order rotates. A ratio is the median over rounds of the ratio within one round; Redis
 commands are counted by the server, also those inside scripts; processor time is this process's own.
@@ -24,6 +25,7 @@ def measure(rounds: int, calls: int) -> Figures:
             "tenacity+pybreaker": peers.with_pybreaker(urls[0], server.url),
             "tenacity+interlock": peers.with_interlock(urls[0], server.url),
             "guarded": peers.guarded(urls[:1], server.url),
+            "bare, 3 in turn": peers.bare_in_turn(urls),
             "guarded, 3 replicas": peers.guarded(urls, server.url),
         }
         times = harness.interleaved(known, rounds, calls)
@@ -31,6 +33,9 @@ def measure(rounds: int, calls: int) -> Figures:
     bare = times["bare"]
     return {
         "ratio_guarded_to_bare": harness.ratio(times["guarded"].wall, bare.wall),
+        "ratio_balanced_to_bare_in_turn": harness.ratio(
+            times["guarded, 3 replicas"].wall, times["bare, 3 in turn"].wall
+        ),
         "redis_commands_per_call": commands["guarded"],
         "rows": [
             {

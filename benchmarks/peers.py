@@ -5,6 +5,7 @@ Each function makes a call that can be repeated. None of them measures.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -42,6 +43,16 @@ def bare(url: str) -> Call:
         response = client.post(f"{url}/stamp", json=PAYLOAD)
         response.raise_for_status()
         return response.json()["data"]
+
+    return call
+
+
+def bare_in_turn(urls: Sequence[str]) -> Call:
+    """Call one service after the other, bare, each by a client of its own."""
+    calls = cycle([bare(url) for url in urls])
+
+    def call() -> Any:
+        return next(calls)()
 
     return call
 

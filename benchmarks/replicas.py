@@ -6,9 +6,6 @@ client of its own.
 """
 
 import time
-from collections.abc import Sequence
-from itertools import cycle
-from typing import Any
 
 import httpx
 
@@ -55,21 +52,11 @@ def choice(replicas: int) -> Call:
     return call
 
 
-def in_turn(urls: Sequence[str]) -> Call:
-    """Call one service after the other, bare."""
-    calls = cycle([peers.bare(url) for url in urls])
-
-    def call() -> Any:
-        return next(calls)()
-
-    return call
-
-
 def measure(rounds: int, calls: int) -> Figures:
     """Measure each number of replicas in each round."""
     with private_redis() as server, harness.canned_services(max(COUNTS)) as urls:
         whole = {str(count): peers.guarded(urls[:count], server.url) for count in COUNTS}
-        bare = {f"bare {count}": in_turn(urls[:count]) for count in COUNTS}
+        bare = {f"bare {count}": peers.bare_in_turn(urls[:count]) for count in COUNTS}
         times = harness.interleaved({**whole, **bare}, rounds, calls)
         alone = harness.interleaved({str(count): choice(count) for count in COUNTS}, rounds, calls)
     nothing = alone["1"].wall

@@ -60,11 +60,13 @@ def test_a_guarded_call_asks_redis_less_often_than_its_peers() -> None:
         "tenacity+pybreaker",
         "tenacity+interlock",
         "guarded",
+        "bare, 3 in turn",
         "guarded, 3 replicas",
     }
     assert found["tenacity+pybreaker"]["Redis commands a call"] >= 2
     assert figures["redis_commands_per_call"] == found["guarded"]["Redis commands a call"] < 1
     assert figures["ratio_guarded_to_bare"] > 0
+    assert figures["ratio_balanced_to_bare_in_turn"] > 0
 
 
 def test_a_refusal_asks_redis_for_nothing() -> None:

@@ -23,7 +23,7 @@ class LeanAsyncClient(httpx.AsyncClient):
     def __init__(self, transport: httpx.AsyncBaseTransport, *, timeout: float, user_agent: str) -> None:
         super().__init__(transport=transport, trust_env=False, timeout=timeout)
         self._lean = transport
-        self._fixed = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._fixed = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._seconds = timeout
 
     async def request(  # type: ignore[override] # httpx's keywords, those that our clients use by name
@@ -107,5 +107,5 @@ def _parsed(text: httpx.URL | str) -> tuple[httpx.URL, str]:
 @lru_cache(maxsize=64)
 def _template(host: str, user_agent: str, with_json: bool) -> httpx.Headers:
     """Return the headers that all calls to a host have; to be copied."""
-    fixed = {"Host": host, "User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+    fixed = {"Host": host, "User-Agent": user_agent, "Accept-Encoding": "identity"}
     return httpx.Headers({**fixed, **_JSON} if with_json else fixed)
