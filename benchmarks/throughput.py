@@ -115,7 +115,7 @@ def _new_files(directory: Path, count: int) -> list[Path]:
 @contextmanager
 def _stack(directory: Path, workers: int) -> Iterator[list[str]]:
     """Run Redis, both services, our worker and the plain one; give the services' addresses."""
-    plan = Plan(directory, concurrency=workers, log_level="WARNING")
+    plan = Plan(directory, concurrency=workers, log_level="ERROR")
     with local_stack(plan, {**os.environ, "BRIDGE_ONEXTREE__CACHE": "true"}) as stack:
         os.environ.update(stack.variables)
         plain = {

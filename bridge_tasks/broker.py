@@ -20,7 +20,11 @@ from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.records import Submission
 from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
+from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import load
+
+_HOLD = Script("hold", keys.__package__)
+_ACKNOWLEDGE = Script("acknowledge", keys.__package__)
 
 
 @dataclass(slots=True)
@@ -62,24 +66,28 @@ def submitting(submission: Submission, *, collect: bool = False) -> Iterator[Sub
 
 
 class QoS(kombu_redis.QoS):
-    """What a worker holds; whatever it holds, it is known as a worker."""
+    """What a worker holds; whatever it holds, it is known as a worker.
+
+    One script for each, where kombu has a transaction: both are on the way of every job.
+    """
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message before it is worked on; the worker's name goes along, in case Redis forgot it."""
         told = message.delivery_info
         held = dumps([message._raw, told["exchange"], told["routing_key"]])  # noqa: SLF001 - as kombu keeps it
-        with self.pipe_or_acquire() as pipe:
-            pipe.zadd(self.unacked_index_key, {delivery_tag: time.time()})
-            pipe.hset(self.unacked_key, delivery_tag, held)
-            if self.unacked_key.startswith(keys.UNACKED):
-                pipe.sadd(keys.WORKERS, self.unacked_key.removeprefix(keys.UNACKED))
-            pipe.execute()
+        worker = self.unacked_key.removeprefix(keys.UNACKED) if self.unacked_key.startswith(keys.UNACKED) else ""
+        self._run(_HOLD, delivery_tag, time.time(), held, worker)
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge, unless the connection was lost: the message was given back then, and is somebody's."""
         if self.channel.connection is not None:
-            super().ack(delivery_tag)
+            self._run(_ACKNOWLEDGE, delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)
+
+    def _run(self, script: Script, *arguments: Any) -> None:
+        with self.channel.conn_or_acquire() as client:
+            run_script(client, script, 2, self.unacked_index_key, self.unacked_key, *arguments)
 
 
 class Channel(kombu_redis.Channel):
@@ -134,15 +142,15 @@ class Channel(kombu_redis.Channel):
 
     def _script(self, arguments: tuple[Any, ...]) -> Any:
         with self.conn_or_acquire() as client:
-            return run_put(client, arguments)
+            return run_script(client, PUT, *arguments)
 
 
-def run_put(client: Any, arguments: tuple[Any, ...]) -> Any:
-    """Run the script that writes a record and sends its message."""
+def run_script(client: Any, script: Script, *arguments: Any) -> Any:
+    """Run a script of the ledger over a blocking client."""
     try:
-        return client.execute_command("EVALSHA", PUT.digest, *arguments)
+        return client.execute_command("EVALSHA", script.digest, *arguments)
     except redis.exceptions.NoScriptError:
-        return client.execute_command("EVAL", PUT.source, *arguments)
+        return client.execute_command("EVAL", script.source, *arguments)
 
 
 class Transport(kombu_redis.Transport):

@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 import redis
 
-from bridge_tasks.broker import run_put
+from bridge_tasks.broker import run_script
 from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.ledger import Claim, JobLedger, JobRecord, Outcome, Submission, keys
+from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.workers import Workers
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.settings import LedgerSettings
@@ -58,7 +59,7 @@ class Desk:
         """Send a message, as a channel does: whether it was sent, who stands in its place, and its state."""
         more = submission.arguments() if submission else ()
         message = (3, keys.JOB + name, QUEUE, keys.OPEN + QUEUE, name, envelope(name), QUEUE, "bridge.x", "cid")
-        sent, stands, state = run_put(self.client, (*message, "/a.md", rank, 1000, job, part, item, *more))
+        sent, stands, state = run_script(self.client, PUT, *message, "/a.md", rank, 1000, job, part, item, *more)
         return bool(sent), stands.decode(), state.decode()
 
     def submit(
