@@ -79,8 +79,12 @@ def _ways() -> dict[str, tuple[Way, bool]]:
     def chain(paths: Sequence[Path]) -> None:
         _all(bridge, [bridge.submit(workflows.stamp_file(path, context=CONTEXT)) for path in paths])
 
-    def one_message(paths: Sequence[Path]) -> None:
-        _all(bridge, list(bridge.submit_all(workflows.stamp_file_job(path, context=CONTEXT) for path in paths)))
+    def one_message(hashing: Any) -> Way:
+        def run(paths: Sequence[Path]) -> None:
+            jobs = (workflows.stamp_file_job(path, context=CONTEXT, hashing=hashing) for path in paths)
+            _all(bridge, list(bridge.submit_all(jobs)))
+
+        return run
 
     def bulk(hashing: Any) -> Way:
         def run(paths: Sequence[Path]) -> None:
@@ -92,7 +96,8 @@ def _ways() -> dict[str, tuple[Way, bool]]:
     return {
         "plain chain": (plain, False),
         "our chain": (chain, False),
-        "stamp_file": (one_message, False),
+        "stamp_file": (one_message("service"), False),
+        "stamp_file, hashed here": (one_message("local"), False),
         "bulk": (bulk("service"), True),
         "bulk, hashed here": (bulk("local"), True),
     }

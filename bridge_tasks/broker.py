@@ -86,7 +86,7 @@ class QoS(kombu_redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
 
     def _run(self, script: Script, *arguments: Any) -> None:
-        with self.channel.conn_or_acquire() as client:
+        with self.channel.conn_or_acquire() as client:  # type: ignore[attr-defined] # not in the stubs
             run_script(client, script, 2, self.unacked_index_key, self.unacked_key, *arguments)
 
 

@@ -17,9 +17,10 @@ from bridge_tasks import correlation
 from bridge_tasks.chunking import CHUNK_BYTES, CHUNK_FILES, BulkRun, Source
 from bridge_tasks.content import file_content, vet
 from bridge_tasks.errors import InvalidRequest
-from bridge_tasks.ledger.run_records import Hashing, RunOptions
+from bridge_tasks.ledger.run_records import RunOptions
 from bridge_tasks.messages import HEADER
 from bridge_tasks.models.content import BlobContent, ContentRef, FileContent, InlineContent, UrlContent
+from bridge_tasks.models.fields import Hashing
 from bridge_tasks.models.requests import DEFAULT_NAMESPACE, MAX_BATCH_ITEMS, StampFile, refusal
 from bridge_tasks.settings import load
 from bridge_tasks.tasks import create_stamp, generate_hash, get_intelligence
@@ -130,7 +131,11 @@ def stamp_files(
 def stamp_file_job(
     source: Source, *, context: str, correlation_id: UUID | str | None = None, **fields: Any
 ) -> Signature[Any]:
-    """Build the same job as one message: cheaper, and with less to see. Arguments as `stamp_file`."""
+    """Build the same job as one message: cheaper, and with less to see.
+
+    Arguments as `stamp_file`, and `hashing`: `service`, or `local`: in the worker, with the same BLAKE3, the first
+    hash of each process and one in a hundred checked against the service.
+    """
     job = stamp_request(source, context=context, **fields)
     return correlated(stamp_file_task.si(**job.model_dump(mode="json", exclude_none=True)), correlation_id)
 

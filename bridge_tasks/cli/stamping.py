@@ -22,7 +22,7 @@ from bridge_tasks.cli.run_report import Manner, Names, Told
 from bridge_tasks.cli.screen import Bars, bars, counted, printable, say, show_json
 from bridge_tasks.cli.watching import Follower, conclude, watch_hint
 from bridge_tasks.errors import InvalidRequest
-from bridge_tasks.ledger.run_records import Hashing
+from bridge_tasks.models.fields import Hashing
 from bridge_tasks.models.requests import DEFAULT_NAMESPACE
 from bridge_tasks.runs import Run
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import orjson
 
 from bridge_tasks.ledger.records import MICROSECONDS
+from bridge_tasks.models.fields import Hashing
 
 RunState = Literal["submitting", "running", "succeeded", "failed", "cancelled"]
-Hashing = Literal["service", "local"]
 
 
 @dataclass(frozen=True, slots=True)

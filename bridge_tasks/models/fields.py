@@ -4,7 +4,7 @@ A rule is written once, here; request models compose them. Nothing here knows a 
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -102,6 +102,8 @@ ContentType = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(; ?[ -~]{1,127})?$"),
 ]
+Hashing = Literal["service", "local"]
+"""Who hashes a file: MetadataStampingService, or the worker, with the same BLAKE3."""
 Context = Annotated[Text, StringConstraints(min_length=1, max_length=2000)]
 """What intelligence is asked about."""
 

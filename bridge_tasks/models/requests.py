@@ -20,6 +20,7 @@ from bridge_tasks.models.fields import (
     FilePath,
     FileSize,
     Frozen,
+    Hashing,
     JsonObject,
     Namespace,
     Text,
@@ -222,6 +223,8 @@ class StampFile(TaskRequest):
     namespace: Namespace = DEFAULT_NAMESPACE
     stamp_data: JsonObject = Field(default_factory=dict)
     content_type: ContentType | None = None
+    hashing: Hashing | None = None
+    """None: the service's."""
 
     @field_validator("stamp_data")
     @classmethod
