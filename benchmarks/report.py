@@ -19,7 +19,17 @@ from typing import Any
 from benchmarks import harness, plots
 from benchmarks.harness import Figures
 
-BENCHMARKS = ("call_overhead", "replicas", "processes", "rejection", "cache_hit", "store_away", "recovery")
+BENCHMARKS = (
+    "call_overhead",
+    "replicas",
+    "processes",
+    "rejection",
+    "cache_hit",
+    "store_away",
+    "recovery",
+    "submitting",
+    "throughput",
+)
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 DRAWN: dict[str, Callable[[Figures, Path], None]] = {
     "call_overhead": plots.call_overhead,

@@ -1,7 +1,11 @@
 """How many files a second? Ours, with every job on record, against a plain Celery chain of bare httpx tasks.
 
 The same Redis, services and number of worker processes; in turn, round by round, with new files for each. Services
-answer at once, or after 10 or 50 ms.
+answer at once, or after 10 or 50 ms. What is told of ours is how many times the plain chain's rate it is.
+
+our chain     `workflows.stamp_file`: three messages a file
+stamp_file    `workflows.stamp_file_job`: one message; with `hashing="local"`, one call less
+bulk          `workflows.stamp_files`: chunks of files; hashed by the service, one call a file, or by the worker
 """
 
 import multiprocessing
@@ -42,7 +46,7 @@ def measure(rounds: int, files: int, bulk: int, latencies: str = "0,10,50", work
                 # In a process of its own, which reads from its environment where this stack is.
                 with multiprocessing.get_context("spawn").Pool(1) as own:
                     measured = own.apply(_ratios, (Path(directory), rounds, files, bulk))
-                rows.append({"workers": count, "latency_ms": latency, **measured})
+                rows.append({"workers": count, "latency ms": latency, **measured})
     return {"rows": rows}
 
 
@@ -57,10 +61,10 @@ def _ratios(directory: Path, rounds: int, files: int, bulk: int) -> harness.Row:
             rates[name].append(len(made) / (time.perf_counter() - began))
     counted = {name: some[1:] for name, some in rates.items()}  # the first round warms up
     plain = counted["plain chain"]
-    row: harness.Row = {f"{name}, files/s": round(statistics.median(some), 1) for name, some in counted.items()}
+    row: harness.Row = {"plain chain, files a second": round(statistics.median(plain), 1)}
     for name, some in counted.items():
         if name != "plain chain":
-            row[f"{name} to plain"] = round(statistics.median(a / b for a, b in zip(some, plain, strict=True)), 2)
+            row[name] = round(statistics.median(a / b for a, b in zip(some, plain, strict=True)), 2)
     return row
 
 

@@ -11,10 +11,8 @@ from itertools import islice
 from typing import Any, overload
 from uuid import UUID
 
-from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined] # absent from the stubs
-from celery.canvas import Signature, group
+from celery.canvas import Signature
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from bridge_tasks import broker, correlation, operations, runs
 from bridge_tasks.app import app
@@ -22,20 +20,16 @@ from bridge_tasks.chunking import BulkRun
 from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.errors import BridgeError, InvalidRequest, JobUnknown
 from bridge_tasks.ledger import JobLedger, JobRecord, Submission
-from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.waiting import outcomes_of
-from bridge_tasks.messages import HEADER
 from bridge_tasks.models.requests import CheckHealth
 from bridge_tasks.models.stamping import ServiceHealth
 from bridge_tasks.resilience.state.circuit_script import Asker
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
+from bridge_tasks.sending import AT_ONCE, Prepared, carried, prepared, send, send_together
 from bridge_tasks.settings import load
 from bridge_tasks.submissions import fresh, in_one_message, planned
 from bridge_tasks.vitals import SystemHealth, look
-
-_AT_ONCE = 50
-"""Jobs that go to Redis in one round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +135,15 @@ class Bridge:
             )
         work = fresh(work)
         _check_members(work)
-        carried = set(_carried(work))
-        default = correlation_id or correlation.current() or next(filter(None, carried), correlation.ensure())
+        known = set(carried(work))
+        default = correlation_id or correlation.current() or next(filter(None, known), correlation.ensure())
         plan = planned(work, force=force)
         with correlation.bound(default) as bound, broker.submitting(plan) as under_way:
-            _send(work)
+            send(work)
         if under_way.stands is None and not plan.whole:
             runtime = current()
             runtime.run(runtime.ledger.whole(plan.job))
-        ids = {cid or bound for cid in carried}
+        ids = {cid or bound for cid in known}
         return self._job(plan, under_way.stands, ids.pop() if len(ids) == 1 else None)
 
     def submit_all(
@@ -164,11 +158,11 @@ class Bridge:
         """
         remaining = iter(works)
         with correlation.bound(correlation_id or correlation.current() or correlation.ensure()) as bound:
-            while some := list(islice(remaining, _AT_ONCE)):
+            while some := list(islice(remaining, AT_ONCE)):
                 if not load().redis_broker:
                     yield from (self.submit(work, correlation_id=bound, force=force) for work in some)
                     continue
-                yield from self._sent_together([self._put_by(work, force=force) for work in some])
+                yield from self._sent_together([prepared(work, force=force) for work in some])
 
     def submit_each(
         self, works: Sequence[tuple[Signature[Any], str | None, bool]]
@@ -182,48 +176,27 @@ class Bridge:
             Of each its job, or why it was not sent.
         """
         answers: dict[int, Job | InvalidRequest | OperationalError] = {}
-        together: dict[int, tuple[Submission, str | None, tuple[Any, ...]]] = {}
+        together: dict[int, Prepared] = {}
         for index, (work, cid, force) in enumerate(works):
             try:
                 if load().redis_broker and in_one_message(work):
                     with correlation.bound(cid or correlation.ensure()):
-                        together[index] = self._put_by(work, force=force)
+                        together[index] = prepared(work, force=force)
                 else:
                     answers[index] = self.submit(work, correlation_id=cid, force=force)
             except (InvalidRequest, OperationalError) as error:
                 answers[index] = error
         waiting = iter(together.items())
-        while some := dict(islice(waiting, _AT_ONCE)):
+        while some := dict(islice(waiting, AT_ONCE)):
             try:
                 answers |= zip(some, self._sent_together(list(some.values())), strict=True)
             except OperationalError as error:
                 answers |= dict.fromkeys(some, error)
         return [answers[index] for index in range(len(works))]
 
-    def _put_by(self, work: Signature[Any], *, force: bool) -> tuple[Submission, str | None, tuple[Any, ...]]:
-        """Build a task's message, and keep it for now."""
-        work = fresh(work)
-        plan = planned(work, force=force)
-        with broker.submitting(plan, collect=True) as under_way:
-            _send(work)
-        if under_way.held_back is None or len(under_way.held_back) != 1:
-            raise InvalidRequest("work", "is a canvas: submit it by itself")
-        return plan, next(_carried(work)) or correlation.current(), under_way.held_back[0]
-
-    def _sent_together(self, messages: list[tuple[Submission, str | None, tuple[Any, ...]]]) -> Iterator[Job]:
-        client = current().ledger_redis
-        try:
-            if not client.script_exists(PUT.digest)[0]:
-                client.script_load(PUT.source)
-            with client.pipeline(transaction=False) as pipe:
-                for _, _, arguments in messages:
-                    pipe.execute_command("EVALSHA", PUT.digest, *arguments)  # type: ignore[no-untyped-call] # the same gap
-                answers = pipe.execute()
-        except RedisError as error:
-            raise OperationalError("the broker is out of reach; not all was sent") from error
-        for (plan, cid, _), (sent, name, _state) in zip(messages, answers, strict=True):
-            stands = name.decode() if not sent and name.decode() != plan.job else None
-            yield self._job(plan, stands, cid)
+    def _sent_together(self, messages: Sequence[Prepared]) -> Iterator[Job]:
+        for one, stands in send_together(messages):
+            yield self._job(one.plan, stands, one.correlation_id)
 
     @staticmethod
     def _job(plan: Submission, stands: str | None, correlation_id: str | None) -> Job:
@@ -334,27 +307,3 @@ def _check_members(work: Signature[Any]) -> None:
             _check_members(member)
         elif hasattr(task, "check"):
             task.check(member.args, member.kwargs)
-
-
-def _send(work: Signature[Any]) -> None:
-    if isinstance(work, group):  # member by member: the ledger counts them, no result backend need
-        for member in work.tasks:
-            _send(member)
-        return
-    try:
-        work.apply_async()
-    except RuntimeError as error:
-        if str(error) == E_RETRY_LIMIT_EXCEEDED:
-            raise OperationalError("the result backend is out of reach; nothing was sent") from error
-        raise
-
-
-def _carried(work: Signature[Any]) -> Iterator[str | None]:
-    """The correlation id of every task in a canvas; None for one that has none yet."""
-    members = getattr(work, "tasks", None)
-    if members:
-        for member in members:
-            yield from _carried(member)
-    else:
-        found = (work.options.get("headers") or {}).get(HEADER)
-        yield correlation.parse(found) if found is not None else None

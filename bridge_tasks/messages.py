@@ -5,7 +5,9 @@ and retries, whoever publishes them, and for no other application in the process
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from celery import current_task
@@ -48,6 +50,20 @@ _UNTOLD = "(…)"
 _content: TypeAdapter[ContentRef] = TypeAdapter(ContentRef)
 
 
+_later: ContextVar[list[dict[str, Any]] | None] = ContextVar("bridge_announced_later", default=None)
+
+
+@contextmanager
+def announcing_later() -> Iterator[list[dict[str, Any]]]:
+    """Collect, in a `with` block, what events would say of each message that is built, instead of saying so."""
+    collected: list[dict[str, Any]] = []
+    token = _later.set(collected)
+    try:
+        yield collected
+    finally:
+        _later.reset(token)
+
+
 class FurnishingAMQP(AMQP):
     """Celery's own builder of messages, which writes the id and the description into each."""
 
@@ -75,6 +91,10 @@ class FurnishingAMQP(AMQP):
             message.headers[SUBJECT] = subject(keywords)
             if message.sent_event:
                 message.sent_event.update(shown)
+        later = _later.get()
+        if later is not None and message.sent_event:
+            later.append(message.sent_event)
+            message = message._replace(sent_event=None)
         _mark_successors(embedded, cid)
         return message
 

@@ -22,14 +22,18 @@ SHORT = {
     "rejection": ["--rounds", "1", "--calls", "20"],
     "cache_hit": ["--rounds", "1", "--calls", "10"],
     "store_away": ["--seconds", "1"],
+    "submitting": ["--rounds", "1", "--files", "20"],
+    "throughput": [
+        *("--rounds", "1", "--files", "2", "--bulk", "10", "--latencies", "0", "--workers", "1"),
+    ],
 }
 """How little each needs to show that it works; `recovery` is tests/fleet's, where what it finds is asserted."""
 
 SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "plain_celery"}
 """What measures nothing by itself."""
 
-ELSEWHERE = {"bulk_memory", "throughput"}
-"""What whole jobs take, which is no part of this page."""
+ELSEWHERE = {"bulk_memory"}
+"""What has a test of its own, and is no part of this page."""
 
 pytestmark = pytest.mark.timeout(120)
 
