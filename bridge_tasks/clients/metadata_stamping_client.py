@@ -5,12 +5,8 @@ a superset that both take, answers the union of both shapes' keys. This client g
 cannot do what was asked, its refusal is the caller's error.
 """
 
-import io
-import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
-from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -27,7 +23,8 @@ from bridge_tasks.clients.stamping_answers import (
     stamp_answer,
     validation_answer,
 )
-from bridge_tasks.errors import ClientError, InvalidRequest, ServiceUnavailableError
+from bridge_tasks.clients.stamping_requests import gist, item_key, key_header, segment, size_of
+from bridge_tasks.errors import ClientError, ServiceUnavailableError
 from bridge_tasks.models.requests import DEFAULT_NAMESPACE
 from bridge_tasks.models.stamp_text import has_stamp
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
@@ -84,7 +81,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         """
         if isinstance(file_data, bytearray | memoryview):
             file_data = bytes(file_data)
-        size = _size_of(file_data)
+        size = size_of(file_data)
         body = await self._ask(
             "generate_hash",
             "POST",
@@ -150,7 +147,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             "/stamp",
             failure="Stamp creation failed",
             correlation_id=correlation_id,
-            headers=_key("stamp", file_path, file_hash, namespace),
+            headers=key_header("stamp", file_path, file_hash, namespace),
             json=request,
             body_bytes=len(content or ""),
             idempotent=idempotent,
@@ -161,7 +158,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         self, file_hash: str, namespace: str | None = None, correlation_id: UUID | str | None = None
     ) -> dict[str, Any] | None:
         """Return the stamp of a hash with its `stamp_id`, or None where there is none (or no such hash)."""
-        endpoint = f"/stamp/{_segment('file_hash', file_hash)}"
+        endpoint = f"/stamp/{segment('file_hash', file_hash)}"
         response = await self._request(
             "get_stamp",
             "GET",
@@ -281,7 +278,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         prepared = [batch_item(item, index, namespace, needs_content) for index, item in enumerate(items)]
         effect = idempotency.current()
         if effect is not None:
-            prepared = [{"idempotency_key": _item_key(effect, item), **item} for item in prepared]
+            prepared = [{"idempotency_key": item_key(effect, item), **item} for item in prepared]
         body = await self._ask(
             "batch_create_stamps",
             "POST",
@@ -289,7 +286,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
             failure="Batch stamping failed",
             accept=SUCCESS_OR_PARTIAL,
             correlation_id=correlation_id,
-            headers=_key("batch_create_stamps", *map(_gist, prepared)) if effect else None,
+            headers=key_header("batch_create_stamps", *map(gist, prepared)) if effect else None,
             json={"items": prepared, "namespace": namespace},
             body_bytes=sum(len(item.get("content", "")) for item in prepared),
             idempotent=False,
@@ -307,7 +304,7 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         body = await self._ask(
             "query_namespace",
             "GET",
-            f"/namespace/{_segment('namespace', namespace)}",
+            f"/namespace/{segment('namespace', namespace)}",
             failure="Namespace query failed",
             correlation_id=correlation_id,
             params={"limit": limit, "offset": offset},
@@ -358,40 +355,3 @@ class AsyncMetadataStampingClient(BaseServiceClient):
         if status == "success" and isinstance(body.get("data"), dict):
             status = body["data"].get("status")
         return status in self.HEALTHY
-
-
-def _key(*names: str) -> dict[str, str] | None:
-    """The header for one call of the effect that is bound, if one is."""
-    effect = idempotency.current()
-    return None if effect is None else idempotency.header(effect.part(*names))
-
-
-def _item_key(effect: idempotency.Effect, item: Mapping[str, Any]) -> str:
-    """The key of an item, in whatever batch it is sent, or alone: not by its place in this one."""
-    return effect.part("stamp", *(str(item[field]) for field in ("file_path", "file_hash", "namespace")))
-
-
-def _gist(item: Mapping[str, Any]) -> str:
-    """An item in short: another selection of items, or other data with one, is another request and key.
-
-    The content itself is left out, as its hash is in.
-    """
-    return json.dumps({field: item[field] for field in item if field != "content"}, default=str)
-
-
-def _segment(field: str, value: str) -> str:
-    """Quote what becomes one segment of a path; dots alone would lead to another route."""
-    if not isinstance(value, str) or not value.strip("."):
-        raise InvalidRequest(field, "must be text, and more than dots")
-    return quote(value.lower() if field == "file_hash" else value, safe="")
-
-
-def _size_of(data: bytes | IO[bytes]) -> int:
-    if isinstance(data, bytes):
-        return len(data)
-    try:
-        if not isinstance(data, io.TextIOBase):
-            return data.seek(0, os.SEEK_END)  # httpx rewinds before it sends
-    except (AttributeError, OSError, ValueError):  # no file at all; a pipe; a closed file
-        pass
-    raise InvalidRequest("file_data", "must be bytes or an open binary file that can seek")
