@@ -31,7 +31,8 @@ FROM package AS sandbox-build
 RUN pip install --constraint constraints.txt '.[services]' && pip uninstall --yes setuptools pip
 
 FROM base AS running
-RUN useradd --system --user-group --uid 10001 --no-create-home --shell /usr/sbin/nologin bridge \
+RUN groupadd --system --gid 10001 bridge \
+ && useradd --system --uid 10001 --gid bridge --no-create-home --shell /usr/sbin/nologin bridge \
  && install --directory --owner bridge /stamps
 USER 10001:10001
 WORKDIR /tmp
