@@ -32,7 +32,7 @@ test: $(PEERS) ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 test-containers: $(PEERS) ## Run the tests on containers; a container engine must run
-	@$(BIN)/python -m pytest -m containers tests/containers tests/integration
+	@$(BIN)/python -m pytest -m containers --timeout 600 tests/containers tests/integration
 
 check: $(PEERS) ## Lint, types, architecture
 	$(BIN)/ruff check .

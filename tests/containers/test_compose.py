@@ -17,7 +17,10 @@ COMMANDS = "".join(re.findall(r"^```bash\n(.*?)^```", DOC, re.DOTALL | re.MULTIL
 START, USE, (END,) = COMMANDS[:2], COMMANDS[2:-1], COMMANDS[-1:]
 
 WORKERS = 3
-FILES = 800
+SLOTS = 2 * WORKERS
+CHUNK = 100
+FILES = 14 * CHUNK
+"""So many that the second round of chunks is not the last."""
 MEGABYTE = 1 << 20
 LAYERS = 80 * MEGABYTE
 """What our image may add to its base: the libraries, and us."""
@@ -65,8 +68,14 @@ class Stack:
         said = self.inside("worker", "bridge-tasks", "stamp", f"/data/{folder}", "--detach", "--json")
         return str(json.loads(said)["run_id"])
 
-    def in_the_midst_of(self, folder: str) -> bool:
-        return eventually(lambda: 0 < len(self.effects(folder)) < FILES)
+    def faults(self, *ordered: Mapping[str, Any]) -> None:
+        """Have these go wrong with the calls for a chunk, and nothing else."""
+        self.sandbox("DELETE", "/_sandbox/faults")
+        self.sandbox("DELETE", "/_sandbox/requests")
+        self.sandbox("POST", "/_sandbox/faults", [{**fault, "path": "/batch"} for fault in ordered])
+
+    def chunks_sent(self) -> int:
+        return len(self.sandbox("GET", "/_sandbox/requests?path=/batch"))
 
     def ends_well(self, run: str, folder: str) -> None:
         """The run succeeds for each file, and the service has stamped each once."""
@@ -91,12 +100,8 @@ def stack(project: Project) -> Iterator[Stack]:
     project.compose("down", "--volumes", "--timeout", "0")
 
 
-@pytest.fixture
-def slow(stack: Stack) -> Iterator[None]:
-    """Let each call for a chunk of files take seconds: whatever happens, happens in the midst of one."""
-    stack.sandbox("POST", "/_sandbox/faults", [{"kind": "latency", "seconds": 3, "path": "/batch"}])
-    yield
-    stack.sandbox("DELETE", "/_sandbox/faults")
+def test_every_profile_is_understood(project: Project) -> None:
+    project.compose("--profile", "metrics", "config", "--quiet")
 
 
 def test_what_the_document_does_with_the_stack_ends_well(stack: Stack) -> None:
@@ -160,23 +165,27 @@ def test_a_worker_that_stands_still_fails_its_probe(stack: Stack) -> None:
     assert eventually(lambda: stack.project.run(probe).returncode == 0)
 
 
-@pytest.mark.usefixtures("slow")
 def test_killed_workers_and_a_killed_redis_lose_nothing(stack: Stack) -> None:
+    answer_lost = {"kind": "hang", "after_work": True, "count": SLOTS // 2}
+    stack.faults(answer_lost, {"kind": "hang", "count": SLOTS // 2})
     run = stack.submitted("killed")
-    assert stack.in_the_midst_of("killed")
+    assert eventually(lambda: stack.chunks_sent() == SLOTS)
+    assert len(stack.effects("killed")) == SLOTS // 2 * CHUNK
 
     stack.project.well("docker", "kill", *(one["Id"] for one in stack.project.containers("worker")[:2]))
     stack.project.well("docker", "kill", stack.project.containers("redis")[0]["Id"])
+    stack.faults()
     stack.project.compose("up", "--detach", "--no-build", "--scale", f"worker={WORKERS}")
 
     stack.ends_well(run, "killed")
     assert eventually(stack.is_well, 60), stack.health()
 
 
-@pytest.mark.usefixtures("slow")
 def test_down_in_the_midst_of_a_run_ends_or_returns_each_job(stack: Stack) -> None:
+    stack.faults({"kind": "latency", "seconds": 5})
     run = stack.submitted("down")
-    assert stack.in_the_midst_of("down")
+    assert eventually(lambda: stack.chunks_sent() >= SLOTS)
+    assert len(stack.effects("down")) < FILES
 
     began = time.monotonic()
     done = stack.project.documented(END)
