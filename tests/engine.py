@@ -78,7 +78,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     environment = {
         **inherited,
         "COMPOSE_PROJECT_NAME": f"bridge-test-{uuid4().hex[:8]}",
-        "BRIDGE_BUILD_NETWORK": os.environ.get("BRIDGE_BUILD_NETWORK", "host"),
         "BRIDGE_REDIS_FSYNC": "always",  # what is tested is what is promised of it
         "FLOWER_PORT": "",  # a free one
     }
