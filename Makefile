@@ -6,10 +6,10 @@ READY  := $(VENV)/ready
 PEERS  := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench soak clean
+.PHONY: help demo up test test-containers check bench soak clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'bridge_tasks needs Python 3.11 or newer (set PYTHON=...)'; exit 1; }
@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 # What only tests, checks and benchmarks need beside that: a demonstration is not to wait for it.
 $(PEERS): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,manifests]'
 	@touch $@
 
 demo: $(READY) ## Stamp 300 real files through real workers, in a temporary directory
@@ -30,6 +30,9 @@ up: $(READY) ## Start Redis, both sandbox services, a worker and Flower on this 
 
 test: $(PEERS) ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+
+test-containers: $(PEERS) ## Run the tests on containers; a container engine must run
+	@$(BIN)/python -m pytest -m containers --timeout 600 tests/containers tests/integration
 
 check: $(PEERS) ## Lint, types, architecture
 	$(BIN)/ruff check .

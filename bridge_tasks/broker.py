@@ -94,6 +94,8 @@ class Channel(kombu_redis.Channel):
     """A channel whose messages have records."""
 
     QoS = QoS
+    heard_at = 0.0
+    """When the queues last answered, if only that there is nothing; the worker's pulse tells."""
     _shared: Any = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -127,6 +129,12 @@ class Channel(kombu_redis.Channel):
         under_way.state = state.decode()
         if not sent and name.decode() != headers["id"]:
             under_way.stands = name.decode()
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc] # not in the stubs
+        finally:
+            self.heard_at = time.monotonic()  # an error, too: it ends the connection, and so the step that looks
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

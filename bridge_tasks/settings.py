@@ -227,6 +227,12 @@ class LogSettings(Section):
     json_lines: bool = False
 
 
+class WorkerSettings(Section):
+    """What a worker does besides: `pulse` is the file in which it gives its pulse, for `bridge-tasks probe`."""
+
+    pulse: str = ""
+
+
 class Settings(BaseSettings):
     """Everything that can be set.
 
@@ -254,6 +260,7 @@ class Settings(BaseSettings):
     task: TaskSettings = TaskSettings()
     ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
+    worker: WorkerSettings = WorkerSettings()
 
     @property
     def broker(self) -> str:

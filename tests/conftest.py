@@ -16,6 +16,9 @@ from bridge_tasks.sandbox.refusals import Dialect
 from tests.running_service import RunningService, serving
 from tests.stopped_clock import StoppedClock
 
+# Plugins of some folders, which other folders import as they are: asserts in them explain themselves either way.
+pytest.register_assert_rewrite("tests.workers", "tests.engine")
+
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=100)
 settings.register_profile("soak", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))

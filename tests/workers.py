@@ -175,7 +175,7 @@ def pools(redis_url: str, documents: Path, tmp_path_factory: pytest.TempPathFact
     directory = tmp_path_factory.mktemp("workers")
     with ExitStack() as running:
         sandboxes = {
-            dialect: running.enter_context(_sandbox(dialect, documents, directory))
+            dialect: running.enter_context(sandboxed(dialect, documents, directory))
             for dialect in ("service", "guide")
         }
         pools = {}
@@ -269,7 +269,7 @@ def _worker(name: str, directory: Path, environment: Mapping[str, str]) -> Local
 
 
 @contextmanager
-def _sandbox(dialect: str, documents: Path, directory: Path) -> Iterator[Sandbox]:
+def sandboxed(dialect: str, documents: Path, directory: Path) -> Iterator[Sandbox]:
     command = [sys.executable, "-m", "bridge_tasks.sandbox", "--dialect", dialect, "--tree", str(documents)]
     process = LocalProcess(
         [*command, "--metadata-port", "0", "--onextree-port", "0"], directory=directory, name=f"{dialect}-services"

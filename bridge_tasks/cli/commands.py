@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from bridge_tasks.cli.breaker_commands import breaker
 from bridge_tasks.cli.cache_commands import cache
 from bridge_tasks.cli.dead_commands import dead
+from bridge_tasks.pulse import SILENCE
 
 app = typer.Typer(
     help="Hash, enrich and stamp files through Celery workers.",
@@ -299,6 +300,28 @@ def health(as_json: AsJson = False) -> None:
     from bridge_tasks.cli.health import health as run
 
     raise typer.Exit(run(as_json=as_json))
+
+
+@app.command()
+def probe(
+    file: Annotated[
+        Path, typer.Option(metavar="FILE", envvar="BRIDGE_WORKER__PULSE", help="Where the worker gives its pulse.")
+    ],
+    alive: Annotated[
+        bool, typer.Option("--alive", help="Be content if it lives, whether or not it consumes.")
+    ] = False,
+    silence: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How old the pulse may be; it comes every second.")
+    ] = SILENCE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether the worker on this machine consumes.
+
+    For an engine that restarts containers. Exits with 0 if it does, with 1 if not.
+    """
+    from bridge_tasks.cli.probe import probe as run
+
+    raise typer.Exit(run(file, alive=alive, silence=silence, as_json=as_json))
 
 
 @app.command()
