@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import task_postrun, task_prerun
+from structlog.contextvars import bound_contextvars
 
 from bridge_tasks import correlation, messages
 
@@ -25,11 +26,14 @@ _bound: dict[str, ExitStack] = {}
 
 @task_prerun.connect(dispatch_uid="bridge_tasks.bind", weak=False)
 def _bind(task_id: str, task: Any, **_: Any) -> None:
-    """Bind the message's id; a message that came without one (sent by hand) gets one here."""
+    """Bind the message's id, and for log lines what runs; a message that came without one gets one here."""
     if task.app is not app:
         return
     stack = ExitStack()
     stack.enter_context(correlation.bound(messages.correlation_of(task.request) or correlation.ensure()))
+    job = task.request.get(messages.JOB)
+    which = {"job": job} if isinstance(job, str) else {}
+    stack.enter_context(bound_contextvars(task_id=task_id, attempt=task.request.retries + 1, **which))
     _bound[task_id] = stack
 
 

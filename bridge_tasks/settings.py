@@ -227,6 +227,24 @@ class LogSettings(Section):
     json_lines: bool = False
 
 
+class MetricsSettings(Section):
+    """Where a worker tells its figures; nowhere by default.
+
+    Attributes:
+        port: of its `/metrics`; 0 takes a free one, which `bridge-tasks metrics` tells.
+        host: the address to listen on. There is no password: beyond this machine, let a firewall be the door.
+    """
+
+    port: int | None = Field(default=None, ge=0, le=65_535)
+    host: str = "127.0.0.1"
+
+
+class TracingSettings(Section):
+    """Whether spans are made, with the extra `otel`; where they go is OpenTelemetry's to say (`OTEL_…`)."""
+
+    enabled: bool = False
+
+
 class Settings(BaseSettings):
     """Everything that can be set.
 
@@ -254,6 +272,8 @@ class Settings(BaseSettings):
     task: TaskSettings = TaskSettings()
     ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def broker(self) -> str:

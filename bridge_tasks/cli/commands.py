@@ -302,6 +302,23 @@ def health(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def metrics(
+    targets: Annotated[
+        bool, typer.Option("--targets", help="Tell where workers serve theirs, for Prometheus's file_sd.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the ledger tells of the whole fleet, as Prometheus reads it.
+
+    What each worker counted is at its own /metrics (BRIDGE_METRICS__PORT); --targets tells where. Exits with 1 if
+    the ledger does not answer.
+    """
+    from bridge_tasks.cli.metrics import metrics as run
+
+    raise typer.Exit(run(targets=targets, as_json=as_json))
+
+
+@app.command()
 def sandbox(
     dialect: DialectOption = Dialect.service,
     tree: Annotated[

@@ -35,11 +35,13 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.StoreRegained: (logging.WARNING, "shared state is back"),
     events.AnswerDegraded: (logging.WARNING, "answer degraded"),
     events.CacheAnswered: (logging.DEBUG, "cache answered"),
+    events.AnswerShared: (logging.DEBUG, "answer shared"),
     events.StaleAnswerServed: (logging.WARNING, "stale answer served"),
     events.CacheEntryDropped: (logging.WARNING, "cache entry dropped"),
     events.CacheVoided: (logging.INFO, "answers made void"),
     events.RetryRefused: (logging.WARNING, "retry refused by the budget"),
     events.CallHeldBack: (logging.INFO, "call held back"),
+    events.CallDelayed: (logging.DEBUG, "call delayed"),
     events.PatienceAsked: (logging.WARNING, "service asked for patience"),
     events.PaceLowered: (logging.WARNING, "pace lowered"),
     events.ReplicaEjected: (logging.WARNING, "replica ejected"),
@@ -47,6 +49,7 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.NameLookupFailed: (logging.WARNING, "name not found"),
     events.RequestHedged: (logging.DEBUG, "request hedged"),
     events.LedgerSilent: (logging.ERROR, "the ledger is out of reach"),
+    events.OutcomeRecorded: (logging.DEBUG, "outcome recorded"),
     events.RunSpared: (logging.INFO, "not run again"),
     events.DeadLettersDropped: (logging.ERROR, "dead letters dropped"),
     events.MessagesRestored: (logging.WARNING, "a dead worker's jobs go to others"),
@@ -62,6 +65,7 @@ def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.contextvars.merge_contextvars,
         _add_correlation_id,
         structlog.processors.StackInfoRenderer(),
     ]
@@ -105,7 +109,7 @@ def listen(event: events.Event) -> None:
         case events.JobFinished():
             _log.error("job failed", **_job(event))
         case events.RequestFinished():
-            if not _plain.isEnabledFor(logging.DEBUG):  # at each call: structlog takes ten times as long to say no
+            if not _plain.isEnabledFor(logging.DEBUG):
                 return
             _log.debug(
                 "request finished",
@@ -118,7 +122,8 @@ def listen(event: events.Event) -> None:
             )
         case _:
             level, said = _LINES[type(event)]
-            _log.log(level, said, **_held(event))
+            if _plain.isEnabledFor(level):  # structlog takes ten times as long to say no
+                _log.log(level, said, **_held(event))
 
 
 def _job(event: events.JobFinished) -> dict[str, Any]:
