@@ -7,7 +7,7 @@ again is the same job.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, overload
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from celery.canvas import Signature, group
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge_tasks import broker, correlation, operations, runs
+from bridge_tasks import broker, correlation, operations, runs, tracing
 from bridge_tasks.app import app
 from bridge_tasks.chunking import BulkRun
 from bridge_tasks.driver import BlockingRedis
@@ -136,9 +136,26 @@ class Bridge:
         """
         if isinstance(work, BulkRun):
             options = replace(work.options, force=work.options.force or force)
-            return runs.submit(
-                replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
-            )
+            with tracing.span("submit run", bridge_run=work.id):
+                return runs.submit(
+                    replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
+                )
+        return self._submit_traced(work, correlation_id, force=force)
+
+    def _submit_traced(
+        self,
+        work: Signature[Any],
+        correlation_id: UUID | str | None,
+        *,
+        force: bool,
+        carried: tracing.Carrier | None = None,
+    ) -> Job:
+        with tracing.span("submit", carried=carried) as span:
+            job = self._submit(work, correlation_id, force=force)
+            span.tell(bridge_job=job.id, bridge_stands=job.stands, bridge_correlation__id=job.correlation_id or "")
+        return job
+
+    def _submit(self, work: Signature[Any], correlation_id: UUID | str | None, *, force: bool) -> Job:
         work = fresh(work)
         _check_members(work)
         carried = set(_carried(work))
@@ -171,25 +188,26 @@ class Bridge:
                 yield from self._sent_together([self._put_by(work, force=force) for work in some])
 
     def submit_each(
-        self, works: Sequence[tuple[Signature[Any], str | None, bool]]
+        self, works: Sequence[tuple[Signature[Any], str | None, bool]], carriers: Iterable[tracing.Carrier] = ()
     ) -> list[Job | InvalidRequest | OperationalError]:
         """Submit several, each for itself and as many as can be in one round trip.
 
         Args:
             works: what to submit, its correlation id (None: a new one), and whether to do it in any case.
+            carriers: of each, the trace that it belongs to.
 
         Returns:
             Of each its job, or why it was not sent.
         """
         answers: dict[int, Job | InvalidRequest | OperationalError] = {}
         together: dict[int, tuple[Submission, str | None, tuple[Any, ...]]] = {}
-        for index, (work, cid, force) in enumerate(works):
+        for index, ((work, cid, force), carried) in enumerate(zip_longest(works, carriers)):
             try:
                 if load().redis_broker and in_one_message(work):
                     with correlation.bound(cid or correlation.ensure()):
-                        together[index] = self._put_by(work, force=force)
+                        together[index] = self._put_by(work, force=force, carried=carried)
                 else:
-                    answers[index] = self.submit(work, correlation_id=cid, force=force)
+                    answers[index] = self._submit_traced(work, cid, force=force, carried=carried)
             except (InvalidRequest, OperationalError) as error:
                 answers[index] = error
         waiting = iter(together.items())
@@ -200,11 +218,14 @@ class Bridge:
                 answers |= dict.fromkeys(some, error)
         return [answers[index] for index in range(len(works))]
 
-    def _put_by(self, work: Signature[Any], *, force: bool) -> tuple[Submission, str | None, tuple[Any, ...]]:
+    def _put_by(
+        self, work: Signature[Any], *, force: bool, carried: tracing.Carrier | None = None
+    ) -> tuple[Submission, str | None, tuple[Any, ...]]:
         """Build a task's message, and keep it for now."""
         work = fresh(work)
         plan = planned(work, force=force)
-        with broker.submitting(plan, collect=True) as under_way:
+        span = tracing.span("submit", carried=carried, bridge_job=plan.job)
+        with span, broker.submitting(plan, collect=True) as under_way:
             _send(work)
         if under_way.held_back is None or len(under_way.held_back) != 1:
             raise InvalidRequest("work", "is a canvas: submit it by itself")

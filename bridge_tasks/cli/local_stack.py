@@ -37,6 +37,7 @@ _SANDBOX_NEEDS = ("fastapi", "uvicorn", "python_multipart", "blake3")
 _PROGRAM = (sys.executable, "-P", "-m")
 """-P: a `celery.py` in the working directory is somebody's script, not Celery."""
 
+_TRACING = "BRIDGE_TRACING__ENABLED"
 _FLOWER_IS_AT = re.compile(rf"Visit me at (http://{re.escape(HOST)}:\d+)")
 
 
@@ -137,7 +138,7 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
             with signals_held():
                 return process.start()
 
-        sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
+        sandbox = start("sandbox", _sandbox_arguments(plan, root, environment), {}, _OTHERS_GRACE_SECONDS)
         metadata_url, onextree_url = _announced_urls(sandbox)
         variables = {
             "BRIDGE_REDIS_URL": redis_url,
@@ -217,14 +218,20 @@ def _transferable(root: Path) -> str:
     return path
 
 
-def _sandbox_arguments(plan: Plan, root: str) -> list[str]:
+def _sandbox_arguments(plan: Plan, root: str, environment: Mapping[str, str]) -> list[str]:
     options = {
         "--dialect": plan.dialect,
         "--tree": root,
         "--metadata-port": str(plan.metadata_port),
         "--onextree-port": str(plan.onextree_port),
     }
-    return ["bridge_tasks.sandbox", "--or-any-port", *(part for option in options.items() for part in option)]
+    traced = ["--traces"] if environment.get(_TRACING, "").lower() in ("1", "true", "yes", "on") else []
+    return [
+        "bridge_tasks.sandbox",
+        "--or-any-port",
+        *traced,
+        *(part for option in options.items() for part in option),
+    ]
 
 
 def _worker_arguments(plan: Plan) -> list[str]:

@@ -19,7 +19,7 @@ from celery.signals import (
 )
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import runtime
+from bridge_tasks import runtime, tracing
 from bridge_tasks.errors import BridgeError
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.workers import name_worker, this_worker
@@ -151,3 +151,4 @@ def _tell_what_waited(**_: Any) -> None:
 @worker_shutdown.connect(dispatch_uid="bridge_tasks.close", weak=False)
 def _close_runtime(**_: Any) -> None:
     runtime.close()
+    tracing.flush()
