@@ -35,7 +35,7 @@ def _tracer() -> tracing.Tracer | None:
         from bridge_tasks.observability import spans  # noqa: PLC0415 - only where it is wanted
     except ImportError as error:
         raise ConfigurationError("BRIDGE_TRACING__ENABLED: pip install 'bridge-tasks[otel]'") from error
-    return spans.start()
+    return spans.start(share=load().tracing.share)
 
 
 tracing.offer(_tracer)
@@ -49,10 +49,11 @@ def _span(task_id: str, task: Any) -> AbstractContextManager[tracing.Span]:
         f"run {task.name}",
         "consumer",
         carried,
-        messaging_system="celery",
-        messaging_message_id=task_id,
-        bridge_attempt=request.retries + 1,
-        bridge_job=request.get(messages.JOB),
+        {
+            "messaging.message.id": task_id,
+            "bridge.attempt": request.retries + 1,
+            "bridge.job": request.get(messages.JOB) or task_id,
+        },
     )
 
 
@@ -76,7 +77,7 @@ def _unbind(task_id: str, state: str | None = None, retval: Any = None, **_: Any
     """Undo it; Celery publishes a task's successors before this."""
     if task_id in _spans:
         span = _spans.pop(task_id)
-        span.tell(celery_state=str(state))
+        span.tell({"celery.state": str(state)})
         if state == "FAILURE":
             span.fail(type(retval).__name__)
     if task_id in _bound:

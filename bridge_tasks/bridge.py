@@ -136,7 +136,7 @@ class Bridge:
         """
         if isinstance(work, BulkRun):
             options = replace(work.options, force=work.options.force or force)
-            with tracing.span("submit run", bridge_run=work.id):
+            with tracing.span("submit run", attributes={"bridge.run": work.id}):
                 return runs.submit(
                     replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
                 )
@@ -152,7 +152,7 @@ class Bridge:
     ) -> Job:
         with tracing.span("submit", carried=carried) as span:
             job = self._submit(work, correlation_id, force=force)
-            span.tell(bridge_job=job.id, bridge_stands=job.stands, bridge_correlation__id=job.correlation_id or "")
+            span.tell({"bridge.job": job.id, "bridge.correlation_id": job.correlation_id or ""})
         return job
 
     def _submit(self, work: Signature[Any], correlation_id: UUID | str | None, *, force: bool) -> Job:
@@ -224,7 +224,7 @@ class Bridge:
         """Build a task's message, and keep it for now."""
         work = fresh(work)
         plan = planned(work, force=force)
-        span = tracing.span("submit", carried=carried, bridge_job=plan.job)
+        span = tracing.span("submit", carried=carried, attributes={"bridge.job": plan.job})
         with span, broker.submitting(plan, collect=True) as under_way:
             _send(work)
         if under_way.held_back is None or len(under_way.held_back) != 1:

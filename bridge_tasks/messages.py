@@ -90,9 +90,10 @@ class FurnishingAMQP(AMQP):
                 f"publish {name}",
                 "producer",
                 message.headers,
-                messaging_system="celery",
-                messaging_message_id=message.headers["id"],
-                bridge_correlation__id=message.headers[HEADER],
+                {
+                    "messaging.message.id": message.headers["id"],
+                    "bridge.correlation_id": message.headers[HEADER],
+                },
             ) as span:
                 message.headers.update(span.carrier)
                 if options.get("headers"):  # they win

@@ -240,9 +240,15 @@ class MetricsSettings(Section):
 
 
 class TracingSettings(Section):
-    """Whether spans are made, with the extra `otel`; where they go is OpenTelemetry's to say (`OTEL_…`)."""
+    """Whether spans are made, with the extra `otel`; where they go is OpenTelemetry's to say (`OTEL_…`).
+
+    Attributes:
+        enabled: whether.
+        share: of how many jobs (0..1); of those, everything. `OTEL_TRACES_SAMPLER` wins.
+    """
 
     enabled: bool = False
+    share: float = Field(default=0.1, ge=0, le=1)
 
 
 class Settings(BaseSettings):

@@ -17,6 +17,9 @@ Carrier = Mapping[str, str]
 """The headers of a trace; empty where there is none."""
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Span(Protocol):
     """A piece of work under way."""
 
@@ -24,8 +27,8 @@ class Span(Protocol):
     def carrier(self) -> Carrier:
         """What names it, for whoever goes on with it elsewhere."""
 
-    def tell(self, **attributes: Any) -> None:
-        """Say more of it; `_` stands for a dot, `__` for itself."""
+    def tell(self, attributes: Mapping[str, Any]) -> None:
+        """Say more of it."""
 
     def fail(self, why: str) -> None:
         """Say that it failed."""
@@ -49,9 +52,9 @@ class Tracer(Protocol):
 class _Untraced:
     """What there is where nobody traces."""
 
-    carrier: Carrier = MappingProxyType({})
+    carrier: Carrier = _NOTHING
 
-    def tell(self, **attributes: Any) -> None:
+    def tell(self, attributes: Mapping[str, Any]) -> None:
         pass
 
     def fail(self, why: str) -> None:
@@ -92,7 +95,10 @@ def is_on() -> bool:
 
 
 def span(
-    name: str, kind: Kind = "internal", carried: Carrier | None = None, **attributes: Any
+    name: str,
+    kind: Kind = "internal",
+    carried: Carrier | None = None,
+    attributes: Mapping[str, Any] = _NOTHING,
 ) -> AbstractContextManager[Span]:
     """Begin a piece of work, for the length of a `with` block.
 
@@ -100,7 +106,7 @@ def span(
         name: what it is, from a small set.
         kind: its place between processes.
         carried: what came with it from another process; headers of others are no harm.
-        attributes: more of it, never content; `_` stands for a dot, `__` for itself.
+        attributes: more of it, never content.
     """
     return _tracer.span(name, kind, carried, attributes) if is_on() and _tracer else _UNTRACED
 

@@ -16,7 +16,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import ProxyTracerProvider, SpanKind, Status, StatusCode
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.trace import NonRecordingSpan, ProxyTracerProvider, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from bridge_tasks import correlation, tracing
@@ -32,24 +33,34 @@ _KINDS = {
 _w3c = TraceContextTextMapPropagator()
 
 
-def start(service: str = "bridge-tasks") -> tracing.Tracer:
-    """Have this process traced.
+def start(service: str = "bridge-tasks", share: float = 1.0) -> tracing.Tracer:
+    """Begin to trace this process.
 
     Args:
         service: what it is called where OTEL_SERVICE_NAME says nothing.
+        share: of how many traces that begin here spans are kept, where OTEL_TRACES_SAMPLER says nothing. A trace
+            that comes from elsewhere is kept if it is kept there.
     """
+    told = os.environ.get("OTEL_TRACES_SAMPLER")
+    ours = isinstance(trace.get_tracer_provider(), ProxyTracerProvider) and not told
     if isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
         named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: service}
-        provider = TracerProvider(resource=Resource.create(named))
+        sampler = None if told else ParentBasedTraceIdRatio(share)
+        provider = TracerProvider(sampler, Resource.create(named))
         provider.add_span_processor(BatchSpanProcessor(_Exporter()))
         trace.set_tracer_provider(provider)
-    return OpenTelemetry()
+    return OpenTelemetry(follows_parents=ours)
 
 
 class OpenTelemetry:
-    """The tracer."""
+    """The tracer.
 
-    def __init__(self) -> None:
+    Args:
+        follows_parents: whether what is part of a trace that is not kept is never kept either.
+    """
+
+    def __init__(self, *, follows_parents: bool) -> None:
+        self._follows_parents = follows_parents
         self._tracer = trace.get_tracer("bridge_tasks")
 
     def span(
@@ -57,17 +68,17 @@ class OpenTelemetry:
     ) -> "_Span":
         """Begin a span as the current one; of a remote parent, if one is named."""
         parent = _w3c.extract(carried, context.get_current()) if carried and carried.get("traceparent") else None
-        told = {_name(key): value for key, value in attributes.items() if value is not None}
+        if self._follows_parents:
+            whole = trace.get_current_span(parent).get_span_context()
+            if whole.is_valid and not whole.trace_flags.sampled:
+                return _Span(NonRecordingSpan(whole), parent)
         cid = correlation.current()
-        if cid is not None:
-            told.setdefault("bridge.correlation_id", cid)
+        told = attributes if cid is None else {"bridge.correlation_id": cid, **attributes}
         return _Span(self._tracer.start_span(name, parent, _KINDS[kind], told), parent)
 
     def carrier(self) -> tracing.Carrier:
         """Write down the current span."""
-        carried: dict[str, str] = {}
-        _w3c.inject(carried)
-        return carried
+        return _carrier(trace.get_current_span().get_span_context())
 
     def flush(self) -> None:
         """Export what was noted, for a moment at most."""
@@ -86,13 +97,11 @@ class _Span:
 
     @property
     def carrier(self) -> tracing.Carrier:
-        carried: dict[str, str] = {}
-        _w3c.inject(carried, self._context)
-        return carried
+        return _carrier(self._span.get_span_context())
 
-    def tell(self, **attributes: Any) -> None:
+    def tell(self, attributes: Mapping[str, Any]) -> None:
         for key, value in attributes.items():
-            self._span.set_attribute(_name(key), value)
+            self._span.set_attribute(key, value)
 
     def fail(self, why: str) -> None:
         self._span.set_status(Status(StatusCode.ERROR, why))
@@ -109,8 +118,14 @@ class _Span:
         self._span.end()
 
 
-def _name(key: str) -> str:
-    return key.replace("__", " ").replace("_", ".").replace(" ", "_")
+def _carrier(span: trace.SpanContext) -> tracing.Carrier:
+    """Write it as W3C has it; their own way to do so takes ten times as long."""
+    if not span.is_valid:
+        return {}
+    carried = {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"}
+    if span.trace_state:
+        carried["tracestate"] = span.trace_state.to_header()
+    return carried
 
 
 class _Exporter(SpanExporter):

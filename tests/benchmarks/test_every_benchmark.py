@@ -28,7 +28,7 @@ SHORT = {
 SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "plain_celery"}
 """What measures nothing by itself."""
 
-ELSEWHERE = {"bulk_memory", "throughput"}
+ELSEWHERE = {"bulk_memory", "observability", "throughput"}
 """What whole jobs take, which is no part of this page."""
 
 pytestmark = pytest.mark.timeout(120)

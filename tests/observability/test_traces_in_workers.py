@@ -74,6 +74,7 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             "BRIDGE_CONTENT__ROOTS": str(directory),
             "BRIDGE_METADATA__RETRY__ATTEMPTS": "2",
             "BRIDGE_TRACING__ENABLED": "true",
+            "BRIDGE_TRACING__SHARE": "1",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
         }

@@ -30,7 +30,7 @@ class Known:
     carrier: Mapping[str, str]
     told: dict[str, Any] = field(default_factory=dict)
 
-    def tell(self, **attributes: Any) -> None:
+    def tell(self, attributes: Mapping[str, Any]) -> None:
         self.told |= attributes
 
     def fail(self, why: str) -> None:
@@ -129,8 +129,8 @@ def test_without_tracing_messages_are_as_ever(idle: redis.Redis) -> None:
     work().apply_async()
     assert carried(idle.rpop("bridge.metadata")) == (None, [None] * 2)
     assert tracing.carrier() == {}
-    with tracing.span("anything", "client", {"traceparent": FOREIGN}, more=1) as span:
-        span.tell(much="more")
+    with tracing.span("anything", "client", {"traceparent": FOREIGN}, {"more": 1}) as span:
+        span.tell({"much": "more"})
         span.fail("so what")
         assert span.carrier == {}
 

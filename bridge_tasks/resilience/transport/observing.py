@@ -21,19 +21,13 @@ class ObservingTransport(httpx.AsyncBaseTransport):
         """Pass the request on and tell how it ended."""
         if not tracing.is_on():
             return await self._observed(request)
-        call, url = call_of(request), request.url
+        call = call_of(request)
         tries = request.extensions[_TRIES] = request.extensions.get(_TRIES, 0) + 1
-        with tracing.span(
-            f"{request.method} {call.operation}",
-            "client",
-            bridge_service=call.service,
-            bridge_try=tries,
-            server_address=url.host,
-            server_port=url.port,
-        ) as span:
+        told = {"bridge.service": call.service, "bridge.try": tries, "server.address": request.url.host}
+        with tracing.span(f"{request.method} {call.operation}", "client", None, told) as span:
             request.headers.update(span.carrier)
             response = await self._observed(request)
-            span.tell(http_response_status__code=response.status_code)
+            span.tell({"http.response.status_code": response.status_code})
             if response.status_code >= _BAD_REQUEST:
                 span.fail(f"HTTP {response.status_code}")
         return response
