@@ -148,6 +148,7 @@ def up(
         metadata_port=_METADATA_PORT,
         onextree_port=_ONEXTREE_PORT,
         flower_port=_FLOWER_PORT if flower and find_spec("flower") else None,
+        metrics=True,
     )
     run(plan, as_json=as_json, verbose=verbose)
 

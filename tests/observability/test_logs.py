@@ -136,6 +136,33 @@ def test_what_celery_and_httpx_say_of_each_job_is_not_said_twice() -> None:
     assert len(told(body.replace("info", "error"), "INFO")) == len(quiet)
 
 
+FAILS = """
+import os
+os.environ["BRIDGE_REDIS_URL"] = "redis://127.0.0.1:1/0"
+from celery.app.trace import trace_task
+from bridge_tasks.app import app
+from bridge_tasks.tasks import check_health
+def fail(*_):
+    raise LookupError("not there")
+def other():
+    fail()
+check_health.run = fail
+others = app.task(other, name="others", ignore_result=True)
+check_health.ignore_result = True
+for name, task in (("ours", check_health), ("theirs", others)):
+    trace_task(task, name, (), {}, request={"id": name, "x-correlation-id": "c"}, app=app)
+"""
+
+
+def test_a_task_that_fails_unforeseen_is_one_line_with_a_traceback_whoever_tells() -> None:
+    lines = [line for line in parsed(told(FAILS)) if "exception" in line]
+    assert [line["logger"] for line in lines] == ["bridge_tasks", "celery.app.trace"]
+    ours, theirs = lines
+    assert (ours["event"], ours["task_id"], ours["error"]) == ("job failed", "ours", "LookupError")
+    assert "not there" in str(ours["exception"])
+    assert theirs["task_id"] == "theirs"
+
+
 def test_configuring_twice_does_not_double_the_lines() -> None:
     body = "logs.configure('INFO', json_lines=True)\nevents.emit(events.AnswerDegraded('S', 'op', 'down'))"
     assert len(told(body)) == 1

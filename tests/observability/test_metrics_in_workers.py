@@ -81,6 +81,7 @@ def test_figures_are_exact_whoever_was_killed(stage: Stage) -> None:
     assert known["bridge.create_stamp", "succeeded"] == len(stage.effects()) == JOBS
     assert told.value("bridge_fleet_task_runs_total") == sum(record.runs for record in records(stage, jobs))
     assert eventually(lambda: scrape(url).value("bridge_fleet_workers") == 1)
+    assert eventually(lambda: list(addresses(stage.server.url)) == ["prefork"])
     assert children(prefork) != victims
     # What the dead children counted is there: of the runs that ended, only the other worker's are missing.
     counted = told.sums("bridge_task_duration_seconds_count", "outcome")["succeeded",]
