@@ -84,6 +84,12 @@ class Counters:
             else:
                 self._figures.count(metric, told)
 
+    def close(self) -> None:
+        """Close the files; they stay."""
+        with self._lock:
+            self._figures.close()
+            self._exemplars.close()
+
 
 def _values(metric: Counted) -> Callable[[Any], tuple[Any, ...]]:
     """Make what reads a fact's labels."""

@@ -80,10 +80,15 @@ class ExemplarFile:
             os.pwrite(self._file, line.ljust(SLOT - 1) + b"\n", slot * SLOT)
             self._slots[key] = (slot, now)
 
-    def _open(self) -> None:
+    def close(self) -> None:
+        """Close the file; it stays."""
         if self._file >= 0:
             os.close(self._file)
-        self._pid, self._slots = os.getpid(), {}
+        self._file, self._pid, self._slots = -1, 0, {}
+
+    def _open(self) -> None:
+        self.close()  # what was inherited
+        self._pid = os.getpid()
         path = Path(self._directory) / f"exemplars_{self._pid}.jsonl"
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
 

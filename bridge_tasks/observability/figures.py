@@ -61,6 +61,15 @@ class Figures:
         _add(self._histograms, keys[0], seconds)
         _add(self._histograms, keys[1 + bisect_left(metric.buckets, seconds)], 1.0)
 
+    def close(self) -> None:
+        """Close the files; they stay."""
+        for file in (self._counters, self._histograms):
+            if file is not None:
+                file.close()
+        self._counters = self._histograms = None
+        self._keys.clear()
+        self._pid = 0
+
     def _make(self, metric: Counted, values: tuple[Any, ...], *samples: str) -> Sequence[str]:
         labels = [_text(value) for value in values]
         keys = [mmap_key(metric.name, sample, list(metric.labels), labels, metric.told) for sample in samples]
@@ -82,11 +91,8 @@ class Figures:
     def _open(self) -> None:
         if self._pid == os.getpid():
             return
-        for inherited in (self._counters, self._histograms):
-            if inherited is not None:
-                inherited.close()
+        self.close()  # what was inherited
         self._pid = os.getpid()
-        self._keys.clear()
         self._counters = MmapedDict(str(self._directory / f"counter_{self._pid}.db"))
         self._histograms = MmapedDict(str(self._directory / f"histogram_{self._pid}.db"))
 

@@ -45,7 +45,9 @@ class Metrics:
             self._closing.callback(os.environ.pop, DIRECTORY, None)
         from bridge_tasks.observability.counters import Counters  # noqa: PLC0415 - only where figures are wanted
 
-        self._closing.callback(events.subscribe(Counters(os.environ[DIRECTORY]).listen))
+        counters = Counters(os.environ[DIRECTORY])
+        self._closing.callback(counters.close)
+        self._closing.callback(events.subscribe(counters.listen))
 
     def serve(self) -> None:
         """Listen, and tell the fleet where."""
