@@ -90,7 +90,8 @@ def test_figures_are_exact_whoever_was_killed(stage: Stage) -> None:
 
 def test_requests_are_counted_as_the_services_count_them(stage: Stage) -> None:
     stage.controls.faults.add(
-        Status(code=503, path="/hash", count=3), Status(code=422, path="/stamp", method="POST", count=2)
+        Status(code=503, path="/hash", method="POST", count=2),
+        Status(code=422, path="/stamp", method="POST", count=2),
     )
     for pool in ("prefork", "threads"):
         stage.ready(stage.worker(pool, pool))
@@ -112,7 +113,7 @@ def test_requests_are_counted_as_the_services_count_them(stage: Stage) -> None:
         "bridge_fleet_tasks_ended_total", "task", "state"
     )
     assert one.value("bridge_fleet_dead_letters") == 2 == sum(job.state == "failed" for job in jobs)
-    assert one.value("bridge_fleet_task_retries_total") == 3
+    assert one.value("bridge_fleet_task_retries_total") == 2
     runs = sum(each.value("bridge_task_duration_seconds_count") for each in told)
     assert runs == one.value("bridge_fleet_task_runs_total")
     lines = [line for url in addresses(stage.server.url).values() for line in examples(url)]

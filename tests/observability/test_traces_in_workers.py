@@ -81,7 +81,8 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         command = [sys.executable, "-m", "bridge_tasks.sandbox", "--traces"]
         command += ["--metadata-port=0", "--onextree-port=0"]
         sandbox = LocalProcess(command, directory=directory, name="sandbox", environment=environment)
-        stack.enter_context(sandbox)
+        stack.callback(sandbox.kill)  # what they have to tell has arrived by then
+        sandbox.start()
         sandbox.wait_ready(lambda: "onextree_url" in sandbox.tail(), PATIENCE)
         services = json.loads(sandbox.tail().splitlines()[-1])
         environment |= {
@@ -91,7 +92,8 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         modules = ["-I", SENTRY] if request.param == "with Sentry" else []
         command = [sys.executable, "-m", "celery", "-A", "bridge_tasks.app", "worker", "-c", "2", *modules]
         worker = LocalProcess(command, directory=directory, name="worker", environment=environment)
-        stack.enter_context(worker)
+        stack.callback(worker.kill)
+        worker.start()
         worker.wait_ready(lambda: " ready." in worker.log.read_text(), PATIENCE)
         yield Traced(environment, services, collector, directory, worker)
 
