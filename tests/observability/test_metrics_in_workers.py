@@ -31,7 +31,9 @@ JOBS = 24
 def stage(tmp_path: Path) -> Iterator[Stage]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "CELERY_"))}
     with (
-        staged(tmp_path, inherited, BRIDGE_METRICS__PORT="0", BRIDGE_TASK__PAUSE="") as set_up,
+        staged(
+            tmp_path, inherited, BRIDGE_METRICS__PORT="0", BRIDGE_TASK__PAUSE="", TMPDIR=str(tmp_path)
+        ) as set_up,
         orchestrating(set_up.environment),
     ):
         yield set_up
