@@ -37,7 +37,7 @@ class Canned(asyncio.Protocol):
         if len(rest) < length:
             return
         self._buffer = rest[length:]
-        self._transport.write(RESPONSE if head.startswith(b"POST /stamp ") else NOT_FOUND)
+        self._transport.write(RESPONSE if head.startswith((b"POST /stamp ", b"POST /v1/traces ")) else NOT_FOUND)
 
 
 async def main() -> None:

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from bridge_tasks import correlation
+from bridge_tasks import correlation, tracing
 from bridge_tasks.app import app
 from bridge_tasks.arrivals import Arrivals
 from bridge_tasks.bridge import Bridge, Job, ask_services, found, what_to_look_at
@@ -106,12 +106,12 @@ class _Outbox:
 
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
-        self._waiting: list[tuple[Signature[Any], str | None, bool, asyncio.Future[Job]]] = []
+        self._waiting: list[tuple[Signature[Any], str | None, bool, tracing.Carrier, asyncio.Future[Job]]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def send(self, work: Signature[Any], correlation_id: str | None, *, force: bool) -> Job:
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, correlation_id, force, future))
+        self._waiting.append((work, correlation_id, force, tracing.carrier(), future))
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_all(), name="bridge-send")
         return await future
@@ -128,10 +128,12 @@ class _Outbox:
         loop = asyncio.get_running_loop()
         while self._waiting:
             taken, self._waiting = self._waiting, []
-            some = [one for one in taken if not one[3].cancelled()]
+            some = [one for one in taken if not one[-1].cancelled()]
             try:
-                works = [one[:3] for one in some]
-                answers: list[Any] = await loop.run_in_executor(self._thread, Bridge().submit_each, works)
+                works, carriers = [one[:3] for one in some], [one[3] for one in some]
+                answers: list[Any] = await loop.run_in_executor(
+                    self._thread, Bridge().submit_each, works, carriers
+                )
             except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who submitted
                 answers = [error] * len(some)
             for (*_, future), answer in zip(some, answers, strict=True):

@@ -7,14 +7,14 @@ again is the same job.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, overload
 from uuid import UUID
 
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import broker, correlation, operations, runs
+from bridge_tasks import broker, correlation, operations, runs, tracing
 from bridge_tasks.app import app
 from bridge_tasks.chunking import BulkRun
 from bridge_tasks.driver import BlockingRedis
@@ -130,9 +130,26 @@ class Bridge:
         """
         if isinstance(work, BulkRun):
             options = replace(work.options, force=work.options.force or force)
-            return runs.submit(
-                replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
-            )
+            with tracing.span("submit run", attributes={"bridge.run": work.id}):
+                return runs.submit(
+                    replace(work, options=options, correlation_id=correlation_id or work.correlation_id)
+                )
+        return self._submit_traced(work, correlation_id, force=force)
+
+    def _submit_traced(
+        self,
+        work: Signature[Any],
+        correlation_id: UUID | str | None,
+        *,
+        force: bool,
+        carrier: tracing.Carrier | None = None,
+    ) -> Job:
+        with tracing.span("submit", carried=carrier) as span:
+            job = self._submit(work, correlation_id, force=force)
+            span.tell({"bridge.job": job.id, "bridge.correlation_id": job.correlation_id or ""})
+        return job
+
+    def _submit(self, work: Signature[Any], correlation_id: UUID | str | None, *, force: bool) -> Job:
         work = fresh(work)
         _check_members(work)
         known = set(carried(work))
@@ -165,25 +182,26 @@ class Bridge:
                 yield from self._sent_together([prepared(work, force=force) for work in some])
 
     def submit_each(
-        self, works: Sequence[tuple[Signature[Any], str | None, bool]]
+        self, works: Sequence[tuple[Signature[Any], str | None, bool]], carriers: Iterable[tracing.Carrier] = ()
     ) -> list[Job | InvalidRequest | OperationalError]:
         """Submit several, each for itself and as many as can be in one round trip.
 
         Args:
             works: what to submit, its correlation id (None: a new one), and whether to do it in any case.
+            carriers: of each, the trace that it belongs to.
 
         Returns:
             Of each its job, or why it was not sent.
         """
         answers: dict[int, Job | InvalidRequest | OperationalError] = {}
         together: dict[int, Prepared] = {}
-        for index, (work, cid, force) in enumerate(works):
+        for index, ((work, cid, force), carrier) in enumerate(zip_longest(works, carriers)):
             try:
                 if load().redis_broker and in_one_message(work):
                     with correlation.bound(cid or correlation.ensure()):
-                        together[index] = prepared(work, force=force)
+                        together[index] = prepared(work, force=force, carrier=carrier)
                 else:
-                    answers[index] = self.submit(work, correlation_id=cid, force=force)
+                    answers[index] = self._submit_traced(work, cid, force=force, carrier=carrier)
             except (InvalidRequest, OperationalError) as error:
                 answers[index] = error
         waiting = iter(together.items())

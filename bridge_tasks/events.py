@@ -73,6 +73,13 @@ class LedgerSilent:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeRecorded:
+    """The ledger knows how a task ended, `seconds` after whoever ran it began to tell."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpared:
     """A message came whose task had ended, or was running elsewhere: it was not run. `why` is that state."""
 
@@ -159,6 +166,16 @@ class CallHeldBack:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelayed:
+    """A call was sent after it had waited for `seconds`, for the same reasons."""
+
+    service: str
+    operation: str
+    seconds: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class PatienceAsked:
     """A service asked to be left alone for `seconds`, of this process or of another one."""
 
@@ -182,6 +199,14 @@ class StaleAnswerServed:
     operation: str
     age: float
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerShared:
+    """A caller waited while another one asked the same, and was served that answer."""
+
+    service: str
+    operation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +311,12 @@ Event = (
     | StoreLost
     | StoreRegained
     | StaleAnswerServed
+    | AnswerShared
     | CacheEntryDropped
     | CacheVoided
     | RetryRefused
     | CallHeldBack
+    | CallDelayed
     | PatienceAsked
     | PaceLowered
     | ReplicaEjected
@@ -299,6 +326,7 @@ Event = (
     | CircuitFollowed
     | ProcessSteppedAside
     | LedgerSilent
+    | OutcomeRecorded
     | RunSpared
     | DeadLettersDropped
     | MessagesRestored

@@ -14,7 +14,7 @@ from celery import current_task
 from celery.app.amqp import AMQP, task_message
 from pydantic import TypeAdapter, ValidationError
 
-from bridge_tasks import correlation
+from bridge_tasks import correlation, tracing
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.models.content import ContentRef, describe
 
@@ -81,10 +81,11 @@ class FurnishingAMQP(AMQP):
             or _group_of(message.headers, embedded)
             or correlation.ensure()
         )
-        message.headers[HEADER] = cid
+        marks = {HEADER: cid, **(tracing.carrier() or tracing.carried_by(given))}
+        message.headers.update(marks)
         for wins in (given, given.get("headers")):  # Celery lets these win; Sentry's integration nests the second
             if isinstance(wins, dict) and (HEADER in wins or wins is not given):
-                wins[HEADER] = cid
+                wins.update(marks)
         if ours:
             shown = {"args": _UNTOLD if arguments else "()", "kwargs": summary(keywords, cid)}
             message.headers.update(argsrepr=shown["args"], kwargsrepr=shown["kwargs"])
@@ -95,8 +96,31 @@ class FurnishingAMQP(AMQP):
         if later is not None and message.sent_event:
             later.append(message.sent_event)
             message = message._replace(sent_event=None)
-        _mark_successors(embedded, cid)
+        _mark_successors(embedded, marks)
         return message
+
+    def _create_task_sender(self) -> Any:
+        """Make what publishes messages; where somebody traces, that is a span, which the message names."""
+        send = super()._create_task_sender()  # type: ignore[misc] # not in the stubs
+
+        def traced(producer: Any, name: str, message: task_message, **options: Any) -> Any:
+            if not tracing.is_on():
+                return send(producer, name, message, **options)
+            with tracing.span(
+                f"publish {name}",
+                "producer",
+                message.headers,
+                {
+                    "messaging.message.id": message.headers["id"],
+                    "bridge.correlation_id": message.headers[HEADER],
+                },
+            ) as span:
+                message.headers.update(span.carrier)
+                if options.get("headers"):  # they win
+                    options["headers"] = {**options["headers"], **span.carrier}
+                return send(producer, name, message, **options)
+
+        return traced
 
 
 def summary(keywords: Mapping[str, Any], cid: str) -> str:
@@ -163,40 +187,40 @@ def _described(content: Any) -> str:
         return "?"
 
 
-def _mark_successors(embedded: dict[str, Any], cid: str) -> None:
-    """Give the id to what will be published later, perhaps by a process that knows no context."""
+def _mark_successors(embedded: dict[str, Any], marks: Mapping[str, str]) -> None:
+    """Give the id, and the trace, to what will be published later, perhaps by a process that knows no context."""
     for kind in _EMBEDDED:
         if embedded.get(kind):
-            embedded[kind] = _marked_all(embedded[kind], cid)
+            embedded[kind] = _marked_all(embedded[kind], marks)
     if embedded.get("chord"):
-        embedded["chord"] = _marked(embedded["chord"], cid)
+        embedded["chord"] = _marked(embedded["chord"], marks)
 
 
-def _marked_all(signatures: Iterable[Any], cid: str) -> list[Any]:
-    return [_marked(signature, cid) for signature in signatures]
+def _marked_all(signatures: Iterable[Any], marks: Mapping[str, str]) -> list[Any]:
+    return [_marked(signature, marks) for signature in signatures]
 
 
-def _marked(signature: Any, cid: str) -> Any:
-    """Return a copy of a signature (they are dicts) that carries the id, and so do the ones in it and on it.
+def _marked(signature: Any, marks: Mapping[str, str]) -> Any:
+    """Return a copy of a signature (they are dicts) that carries these, and so do the ones in it and on it.
 
     A canvas has no headers of its own: they would take the place of those that its tasks have.
     """
     marked = signature.clone() if hasattr(signature, "clone") else {**signature}
     options = dict(marked.get("options") or {})
     if marked.get("subtask_type") in _CANVASES:
-        inner = {name: _marked_member(part, cid) for name, part in marked["kwargs"].items() if name in _MEMBERS}
+        inner = {name: _marked_member(part, marks) for name, part in marked["kwargs"].items() if name in _MEMBERS}
         marked["kwargs"] = {**marked["kwargs"], **inner}
         if not options.get("headers"):
             options.pop("headers", None)
     else:
-        options["headers"] = {**(options.get("headers") or {}), HEADER: cid}
+        options["headers"] = {**(options.get("headers") or {}), **marks}
     for hook in ("link", "link_error"):
         if options.get(hook):
             hooked = options[hook]
-            options[hook] = _marked_all(hooked if isinstance(hooked, list | tuple) else [hooked], cid)
+            options[hook] = _marked_all(hooked if isinstance(hooked, list | tuple) else [hooked], marks)
     marked["options"] = options
     return marked
 
 
-def _marked_member(part: Any, cid: str) -> Any:
-    return _marked(part, cid) if isinstance(part, Mapping) else _marked_all(part, cid)
+def _marked_member(part: Any, marks: Mapping[str, str]) -> Any:
+    return _marked(part, marks) if isinstance(part, Mapping) else _marked_all(part, marks)

@@ -16,7 +16,7 @@ from celery.utils.time import utcoffset
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge_tasks import broker, correlation
+from bridge_tasks import broker, correlation, tracing
 from bridge_tasks.app import app
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.ledger import Submission
@@ -64,7 +64,7 @@ def send(work: Signature[Any]) -> None:
         raise
 
 
-def prepared(work: Signature[Any], *, force: bool) -> Prepared:
+def prepared(work: Signature[Any], *, force: bool, carrier: tracing.Carrier | None = None) -> Prepared:
     """Build a task's message, and keep it for now.
 
     Raises:
@@ -72,7 +72,8 @@ def prepared(work: Signature[Any], *, force: bool) -> Prepared:
     """
     work = fresh(work)
     plan = planned(work, force=force)
-    with broker.submitting(plan, collect=True) as under_way, announcing_later() as announcements:
+    span = tracing.span("submit", carried=carrier, attributes={"bridge.job": plan.job})
+    with span, broker.submitting(plan, collect=True) as under_way, announcing_later() as announcements:
         send(work)
     if under_way.held_back is None or len(under_way.held_back) != 1:
         raise InvalidRequest("work", "is a canvas: submit it by itself")

@@ -233,6 +233,30 @@ class WorkerSettings(Section):
     pulse: str = ""
 
 
+class MetricsSettings(Section):
+    """Where a worker tells its figures; nowhere by default.
+
+    Attributes:
+        port: of its `/metrics`; 0 takes a free one, which `bridge-tasks metrics` tells.
+        host: the address to listen on. There is no password: beyond this machine, let a firewall be the door.
+    """
+
+    port: int | None = Field(default=None, ge=0, le=65_535)
+    host: str = "127.0.0.1"
+
+
+class TracingSettings(Section):
+    """Whether spans are made, with the extra `otel`; where they go is OpenTelemetry's to say (`OTEL_…`).
+
+    Attributes:
+        enabled: whether.
+        share: of how many jobs (0..1); of those, everything. `OTEL_TRACES_SAMPLER` wins.
+    """
+
+    enabled: bool = False
+    share: float = Field(default=0.1, ge=0, le=1)
+
+
 class Settings(BaseSettings):
     """Everything that can be set.
 
@@ -261,6 +285,8 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
     worker: WorkerSettings = WorkerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def broker(self) -> str:

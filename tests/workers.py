@@ -97,7 +97,10 @@ class Pool:
 
     def lines(self, **having: Any) -> list[dict[str, Any]]:
         """The JSON lines of the log in which all of `having` stands."""
-        found = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        whole = [
+            line for line in self.log().splitlines(keepends=True) if line.endswith("\n")
+        ]  # one may be under way
+        found = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in found if having.items() <= line.items()]
 
     def children(self) -> list[int]:

@@ -86,6 +86,7 @@ class Answering:
         nap = _FIRST_NAP
         found = await self._cache.look(asking.question)
         looked(found.usable)
+        waited = False
         while True:
             match found.verdict:
                 case Verdict.FILL:
@@ -93,6 +94,8 @@ class Answering:
                 case Verdict.SERVE:
                     known = self._known(asking, read, found.kept)
                     if known is not None:
+                        if waited:
+                            events.emit(events.AnswerShared(asking.service, asking.operation))
                         return known()
                     await self._cache.drop(asking.question)
                 case Verdict.FAILED:
@@ -103,6 +106,7 @@ class Answering:
                         return self._stand_in(asking, read, found.kept, self._not_available(asking))
                     await self._bottom.sleep(min(left, nap * (0.5 + self._bottom.chance())))
                     nap = min(nap * _GROWTH, _LONGEST_NAP)
+            waited = True
             found = await self._cache.look(asking.question, waiting=True)
 
     async def ask(self, asking: Asking, read: Callable[[Data], T], ttl: float) -> T:

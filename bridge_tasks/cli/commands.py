@@ -149,6 +149,7 @@ def up(
         metadata_port=_METADATA_PORT,
         onextree_port=_ONEXTREE_PORT,
         flower_port=_FLOWER_PORT if flower and find_spec("flower") else None,
+        metrics=True,
     )
     run(plan, as_json=as_json, verbose=verbose)
 
@@ -322,6 +323,23 @@ def probe(
     from bridge_tasks.cli.probe import probe as run
 
     raise typer.Exit(run(file, alive=alive, silence=silence, as_json=as_json))
+
+
+@app.command()
+def metrics(
+    targets: Annotated[
+        bool, typer.Option("--targets", help="Tell where workers serve theirs, for Prometheus's file_sd.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the ledger tells of the whole fleet, as Prometheus reads it.
+
+    What each worker counted is at its own /metrics (BRIDGE_METRICS__PORT); --targets tells where. Exits with 1 if
+    the ledger does not answer.
+    """
+    from bridge_tasks.cli.metrics import metrics as run
+
+    raise typer.Exit(run(targets=targets, as_json=as_json))
 
 
 @app.command()

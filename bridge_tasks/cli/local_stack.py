@@ -37,6 +37,8 @@ _SANDBOX_NEEDS = ("fastapi", "uvicorn", "python_multipart", "blake3")
 _PROGRAM = (sys.executable, "-P", "-m")
 """-P: a `celery.py` in the working directory is somebody's script, not Celery."""
 
+_METRICS_ARE_AT = re.compile(rf"metrics at (http://{re.escape(HOST)}:\d+/metrics)")
+_TRACING = "BRIDGE_TRACING__ENABLED"
 _FLOWER_IS_AT = re.compile(rf"Visit me at (http://{re.escape(HOST)}:\d+)")
 
 
@@ -53,6 +55,7 @@ class Plan:
         metadata_port: port to try; zero, or one that is taken, becomes a free one.
         onextree_port: the same.
         flower_port: the same; None starts no Flower.
+        metrics: whether the worker serves its figures, on a free port.
     """
 
     root: Path
@@ -63,6 +66,7 @@ class Plan:
     metadata_port: int = 0
     onextree_port: int = 0
     flower_port: int | None = None
+    metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class LocalStack:
     metadata_url: str
     onextree_url: str
     flower: Flower | None
+    metrics_url: str | None
     variables: Mapping[str, str]
     worker: LocalProcess
     others: tuple[LocalProcess, ...]
@@ -137,7 +142,7 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
             with signals_held():
                 return process.start()
 
-        sandbox = start("sandbox", _sandbox_arguments(plan, root), {}, _OTHERS_GRACE_SECONDS)
+        sandbox = start("sandbox", _sandbox_arguments(plan, root, environment), {}, _OTHERS_GRACE_SECONDS)
         metadata_url, onextree_url = _announced_urls(sandbox)
         variables = {
             "BRIDGE_REDIS_URL": redis_url,
@@ -157,7 +162,8 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
         observer = None
         if plan.flower_port is not None:
             observer = start_flower(plan.flower_port if is_free(plan.flower_port) else 0)
-        worker = start("worker", _worker_arguments(plan), variables, _WORKER_GRACE_SECONDS)
+        counting = {"BRIDGE_METRICS__PORT": "0"} if plan.metrics else {}
+        worker = start("worker", _worker_arguments(plan), variables | counting, _WORKER_GRACE_SECONDS)
         worker.wait_ready(lambda: _worker_answers(redis_url), _START_SECONDS)
         others, flower = [sandbox], None
         if observer:
@@ -170,7 +176,8 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
                 url = _flower_url(observer)
             others, flower = [sandbox, observer], Flower(url, user, password)
         stopping.callback(ignore_signals)  # the first thing done at the end: nothing may cut the rest short
-        yield LocalStack(redis_url, metadata_url, onextree_url, flower, variables, worker, tuple(others))
+        served = _metrics_url(worker) if plan.metrics else None
+        yield LocalStack(redis_url, metadata_url, onextree_url, flower, served, variables, worker, tuple(others))
 
 
 def require_sandbox() -> None:
@@ -217,14 +224,20 @@ def _transferable(root: Path) -> str:
     return path
 
 
-def _sandbox_arguments(plan: Plan, root: str) -> list[str]:
+def _sandbox_arguments(plan: Plan, root: str, environment: Mapping[str, str]) -> list[str]:
     options = {
         "--dialect": plan.dialect,
         "--tree": root,
         "--metadata-port": str(plan.metadata_port),
         "--onextree-port": str(plan.onextree_port),
     }
-    return ["bridge_tasks.sandbox", "--or-any-port", *(part for option in options.items() for part in option)]
+    traced = ["--traces"] if environment.get(_TRACING, "").lower() in ("1", "true", "yes", "on") else []
+    return [
+        "bridge_tasks.sandbox",
+        "--or-any-port",
+        *traced,
+        *(part for option in options.items() for part in option),
+    ]
 
 
 def _worker_arguments(plan: Plan) -> list[str]:
@@ -268,6 +281,16 @@ def _flower_url(process: LocalProcess) -> str:
 def _worker_answers(redis_url: str) -> bool:
     with Celery(broker=redis_url, set_as_current=False) as client:
         return bool(client.control.inspect(timeout=0.5, limit=1).ping())
+
+
+def _metrics_url(worker: LocalProcess) -> str:
+    """Wait until the worker has told where its figures are."""
+
+    def announced() -> list[str]:
+        return _METRICS_ARE_AT.findall(worker.log.read_text())
+
+    worker.wait_ready(lambda: bool(announced()), _START_SECONDS)
+    return announced()[-1]
 
 
 def _page_answers(url: str) -> bool:

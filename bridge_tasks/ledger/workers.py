@@ -90,6 +90,7 @@ class Workers:
     async def forget(self, name: str) -> None:
         """Drop a worker that holds nothing any more."""
         await self._client.execute_command("SREM", keys.WORKERS, name)
+        await self._client.execute_command("HDEL", keys.METRICS, name)
 
 
 def _text(value: bytes | str) -> str:

@@ -6,6 +6,7 @@ line says of a job is its subject (a path, a question), never its content.
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
@@ -14,12 +15,16 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.types import EventDict, Processor
 
 from bridge_tasks import correlation, events
+from bridge_tasks.errors import BridgeError
 
 _log = structlog.stdlib.get_logger("bridge_tasks")
 _plain = logging.getLogger("bridge_tasks")
 
 _QUIET = {"celery.app.trace": logging.WARNING, "celery.worker.strategy": logging.WARNING, "httpx": logging.WARNING}
 """What these say of each task at INFO, `JobFinished` says once, and without arguments and results."""
+
+_told_failed: ContextVar[str | None] = ContextVar("bridge_told_failed", default=None)
+"""The task whose failure was told last in this thread."""
 
 _TRACEBACKS = ExceptionDictTransformer(show_locals=False)
 """Without local variables, which structlog shows by default, here and for eyes: they hold content."""
@@ -35,11 +40,13 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.StoreRegained: (logging.WARNING, "shared state is back"),
     events.AnswerDegraded: (logging.WARNING, "answer degraded"),
     events.CacheAnswered: (logging.DEBUG, "cache answered"),
+    events.AnswerShared: (logging.DEBUG, "answer shared"),
     events.StaleAnswerServed: (logging.WARNING, "stale answer served"),
     events.CacheEntryDropped: (logging.WARNING, "cache entry dropped"),
     events.CacheVoided: (logging.INFO, "answers made void"),
     events.RetryRefused: (logging.WARNING, "retry refused by the budget"),
     events.CallHeldBack: (logging.INFO, "call held back"),
+    events.CallDelayed: (logging.DEBUG, "call delayed"),
     events.PatienceAsked: (logging.WARNING, "service asked for patience"),
     events.PaceLowered: (logging.WARNING, "pace lowered"),
     events.ReplicaEjected: (logging.WARNING, "replica ejected"),
@@ -47,6 +54,7 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.NameLookupFailed: (logging.WARNING, "name not found"),
     events.RequestHedged: (logging.DEBUG, "request hedged"),
     events.LedgerSilent: (logging.ERROR, "the ledger is out of reach"),
+    events.OutcomeRecorded: (logging.DEBUG, "outcome recorded"),
     events.RunSpared: (logging.INFO, "not run again"),
     events.DeadLettersDropped: (logging.ERROR, "dead letters dropped"),
     events.MessagesRestored: (logging.WARNING, "a dead worker's jobs go to others"),
@@ -62,6 +70,7 @@ def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.contextvars.merge_contextvars,
         _add_correlation_id,
         structlog.processors.StackInfoRenderer(),
     ]
@@ -80,6 +89,7 @@ def configure(level: str | int = "INFO", *, json_lines: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("celery.app.trace").addFilter(_is_news)
     for name, quiet in _QUIET.items():
         logging.getLogger(name).setLevel(max(quiet, root.level))
     structlog.configure(
@@ -103,9 +113,10 @@ def listen(event: events.Event) -> None:
         case events.JobFinished(outcome="retried"):
             _log.warning("job put back", **_job(event))
         case events.JobFinished():
-            _log.error("job failed", **_job(event))
+            _told_failed.set(event.task_id)
+            _log.error("job failed", **_job(event), exc_info=_unforeseen())
         case events.RequestFinished():
-            if not _plain.isEnabledFor(logging.DEBUG):  # at each call: structlog takes ten times as long to say no
+            if not _plain.isEnabledFor(logging.DEBUG):
                 return
             _log.debug(
                 "request finished",
@@ -118,7 +129,20 @@ def listen(event: events.Event) -> None:
             )
         case _:
             level, said = _LINES[type(event)]
-            _log.log(level, said, **_held(event))
+            if _plain.isEnabledFor(level):  # structlog takes ten times as long to say no
+                _log.log(level, said, **_held(event))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Let pass what Celery says of a task's end, unless we have said it."""
+    data = getattr(record, "data", None)
+    return not (isinstance(data, dict) and data.get("id") == _told_failed.get() is not None)
+
+
+def _unforeseen() -> BaseException | None:
+    """The error at hand, if it is none of ours: where it came from is worth a traceback."""
+    error = sys.exception()
+    return None if isinstance(error, BridgeError) else error
 
 
 def _job(event: events.JobFinished) -> dict[str, Any]:

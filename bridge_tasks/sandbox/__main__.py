@@ -31,7 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--keys", action=argparse.BooleanOptionalAction, default=True, help="heed idempotency keys (the default)"
     )
     parser.add_argument("--host", default=HOST, help="another address to listen on: 0.0.0.0 in a container")
+    parser.add_argument("--traces", action="store_true", help="make spans of requests, with the extra otel")
     options = parser.parse_args(arguments)
+    if options.traces:
+        from bridge_tasks.observability import spans  # noqa: PLC0415 - OpenTelemetry, only where it is wanted
+
+        spans.start("bridge-sandbox")  # FastAPI makes the spans: of each request, as part of the trace it names
     try:
         servers = prepare(
             options.dialect,

@@ -20,6 +20,7 @@ RECORD = "bridge_tasks.sandbox.record"
 _KEPT = 10_000
 _HEADERS = (
     "x-correlation-id",
+    "traceparent",
     "idempotency-key",
     "user-agent",
     "content-type",

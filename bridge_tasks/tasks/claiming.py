@@ -61,7 +61,9 @@ def claim(request: Any) -> Claim:
 def note(task_id: str, outcome: Outcome) -> None:
     """Tell the ledger how a task ended."""
     runtime = current()
+    began = time.monotonic()
     dropped = _insisted("finish", lambda: runtime.run(runtime.ledger.finish(task_id, outcome)))
+    events.emit(events.OutcomeRecorded(time.monotonic() - began))
     if dropped:
         events.emit(events.DeadLettersDropped(dropped))
 

@@ -128,6 +128,7 @@ class Reconciler:
         for queue in drive(self._ledger.queues()):
             self._find_lost(queue, held, now)
         self._expire()
+        self._client.set(keys.LOOKED, drive(self._ledger.now()))
 
     def give_back(self) -> None:
         """Give back what this worker held over a connection that it lost: it cannot acknowledge that any more.

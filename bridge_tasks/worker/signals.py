@@ -12,19 +12,21 @@ from celery.signals import (
     setup_logging,
     task_postrun,
     worker_init,
+    worker_process_init,
     worker_process_shutdown,
     worker_ready,
     worker_shutdown,
 )
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import runtime
+from bridge_tasks import runtime, tracing
 from bridge_tasks.errors import BridgeError
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.workers import name_worker, this_worker
 from bridge_tasks.observability import logs
 from bridge_tasks.settings import load
 from bridge_tasks.tasks.intelligence import warm_cache
+from bridge_tasks.worker.metrics import Metrics
 from bridge_tasks.worker.reconciler import Reconciler
 from bridge_tasks.worker.warming import warm_list
 
@@ -37,6 +39,7 @@ _ENDURING = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "inte
 _log = logging.getLogger(__name__)
 
 _reconcilers: list[Reconciler] = []
+_metrics: list[Metrics] = []
 
 _GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
@@ -78,6 +81,28 @@ def _hold_messages_by_name(sender: str = "", conf: Any = None, **_: Any) -> None
 def _announce_arrivals_only(conf: Any, **_: Any) -> None:
     """Leave it to whoever receives a step to say that it is there: to say so of each sent one costs a tenth."""
     conf.task_send_sent_event = False
+
+
+@celeryd_init.connect(dispatch_uid="bridge_tasks.count", weak=False)
+@worker_process_init.connect(dispatch_uid="bridge_tasks.count_child", weak=False)
+def _count(**_: Any) -> None:
+    """Count before there are children, who inherit it; one that was spawned begins by itself."""
+    settings = load().metrics
+    if settings.port is not None and not _metrics:
+        _metrics.append(Metrics(settings))
+        _metrics[0].count()
+
+
+@worker_ready.connect(dispatch_uid="bridge_tasks.metrics", weak=False)
+def _serve_metrics(**_: Any) -> None:
+    for metrics in _metrics:
+        metrics.serve()
+
+
+@worker_shutdown.connect(dispatch_uid="bridge_tasks.no_metrics", weak=False)
+def _stop_metrics(**_: Any) -> None:
+    while _metrics:
+        _metrics.pop().stop()
 
 
 @worker_init.connect(dispatch_uid="bridge_tasks.pool", weak=False)
@@ -132,3 +157,4 @@ def _tell_what_waited(**_: Any) -> None:
 @worker_shutdown.connect(dispatch_uid="bridge_tasks.close", weak=False)
 def _close_runtime(**_: Any) -> None:
     runtime.close()
+    tracing.flush()

@@ -32,8 +32,8 @@ SHORT = {
 SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "plain_celery"}
 """What measures nothing by itself."""
 
-ELSEWHERE = {"bulk_memory"}
-"""What has a test of its own, and is no part of this page."""
+ELSEWHERE = {"bulk_memory", "observability"}
+"""What is no part of this page."""
 
 pytestmark = pytest.mark.timeout(120)
 

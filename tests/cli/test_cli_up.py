@@ -240,3 +240,19 @@ def test_the_panel_tells_where_everything_is_and_sigterm_ends_it_all(tmp_path: P
     assert [file.name for file in tmp_path.iterdir()] == ["tmp"]
     assert not list(temporary.iterdir())
     assert not processes_that_know(str(temporary))
+
+
+def test_metrics_tells_what_the_ledger_knows_and_where_workers_tell_the_rest(up: Up, docs: Path) -> None:
+    assert up.run("stamp", docs.name).status == 0
+    told = up.run("metrics")
+    assert told.status == 0
+    assert 'bridge_fleet_tasks_ended_total{state="succeeded",task="bridge.stamp_chunk"}' in told.out
+    url = up.addresses["metrics_url"]
+    assert url in told.err
+    assert "bridge_task_duration_seconds_count" in httpx.get(url).text
+
+    targets = json.loads(up.run("metrics", "--targets").out)
+    assert [one["targets"] for one in targets] == [[urlsplit(url).netloc]]
+    as_json = up.run("metrics", "--json").json
+    assert {"name": "bridge_fleet_ledger_up", "labels": {}, "value": 1.0} in as_json["metrics"]
+    assert as_json["workers"] == targets

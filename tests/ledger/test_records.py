@@ -296,6 +296,8 @@ def test_nothing_that_the_ledger_writes_stays_for_ever(client: redis.Redis, desk
         b"bridge:workers",
         b"bridge:dead",
         b"bridge:open:bridge.metadata",
+        b"bridge:totals",
+        b"bridge:examples",
         b"bridge.metadata",
     }
     for key in client.scan_iter():

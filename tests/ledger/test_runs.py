@@ -204,7 +204,7 @@ def test_nothing_of_a_run_is_kept_for_ever(run: RunDesk) -> None:
     run.settle(0, STAMPED, STAMPED, ALONE)
     run.finish(run.send_alone(0, 2), NO)
     run.seal()
-    lasting = {keys.OPEN, keys.RUNS, keys.QUEUES, keys.DEAD, "bridge.metadata"}
+    lasting = {keys.OPEN, keys.RUNS, keys.QUEUES, keys.DEAD, keys.TOTALS, keys.EXAMPLES, "bridge.metadata"}
     held = [name.decode() for name in run.client.scan_iter("*")]
     assert [name for name in held if run.client.ttl(name) < 0 and not name.startswith(tuple(lasting))] == []
 

@@ -17,6 +17,9 @@ FACTS: list[tuple[events.Event, str, str]] = [
     (events.CircuitChanged("S", "closed", "open", "5 failures"), "warning", "circuit changed"),
     (events.CacheAnswered("S", "op", hit=True), "debug", "cache answered"),
     (events.AnswerDegraded("S", "op", "down"), "warning", "answer degraded"),
+    (events.AnswerShared("S", "op"), "debug", "answer shared"),
+    (events.CallDelayed("S", "op", 0.5, "rate limit"), "debug", "call delayed"),
+    (events.OutcomeRecorded(0.002), "debug", "outcome recorded"),
     (events.LedgerSilent("begin", "ConnectionError"), "error", "the ledger is out of reach"),
     (events.RunSpared("id", "busy"), "info", "not run again"),
     (events.DeadLettersDropped(3), "error", "dead letters dropped"),
@@ -131,6 +134,33 @@ def test_what_celery_and_httpx_say_of_each_job_is_not_said_twice() -> None:
     body = "\n".join(f"logging.getLogger({name!r}).info('with arguments')" for name in quiet)
     assert told(body, "INFO") == []
     assert len(told(body.replace("info", "error"), "INFO")) == len(quiet)
+
+
+FAILS = """
+import os
+os.environ["BRIDGE_REDIS_URL"] = "redis://127.0.0.1:1/0"
+from celery.app.trace import trace_task
+from bridge_tasks.app import app
+from bridge_tasks.tasks import check_health
+def fail(*_):
+    raise LookupError("not there")
+def other():
+    fail()
+check_health.run = fail
+others = app.task(other, name="others", ignore_result=True)
+check_health.ignore_result = True
+for name, task in (("ours", check_health), ("theirs", others)):
+    trace_task(task, name, (), {}, request={"id": name, "x-correlation-id": "c"}, app=app)
+"""
+
+
+def test_a_task_that_fails_unforeseen_is_one_line_with_a_traceback_whoever_tells() -> None:
+    lines = [line for line in parsed(told(FAILS)) if "exception" in line]
+    assert [line["logger"] for line in lines] == ["bridge_tasks", "celery.app.trace"]
+    ours, theirs = lines
+    assert (ours["event"], ours["task_id"], ours["error"]) == ("job failed", "ours", "LookupError")
+    assert "not there" in str(ours["exception"])
+    assert theirs["task_id"] == "theirs"
 
 
 def test_configuring_twice_does_not_double_the_lines() -> None:

@@ -153,6 +153,20 @@ def test_a_message_from_a_stranger_without_an_id_gets_one_in_the_worker(threads:
     assert correlation.PATTERN.fullmatch(cid or "")
 
 
+def test_all_that_is_logged_while_a_task_runs_says_which_run_of_which_task_it_is(prefork: Pool) -> None:
+    prefork.sandbox.order({"kind": "status", "code": 503, "path": "/hash", "count": 1})
+    job = Bridge().submit(raw_chain(), correlation_id="logged", force=True)
+    job.result(PATIENCE)
+
+    assert eventually(lambda: [line for line in prefork.lines(correlation_id="logged") if "task" in line][3:])
+    lines = prefork.lines(correlation_id="logged")
+    assert {(line["job"], line["level"]) for line in lines} <= {(job.id, "info"), (job.id, "warning")}
+    assert [line["attempt"] for line in lines if line.get("task") == "bridge.generate_hash"] == [1, 2]
+    assert {line["task_id"] for line in lines} == {step for step, _ in job.record.steps}
+    ends = [(line["task_id"], line["attempt"]) for line in lines if line["event"].startswith("job ")]
+    assert len(ends) == len(set(ends)) == 4  # one line for each end, ours: Celery is silent
+
+
 def test_two_pieces_of_work_side_by_side_keep_their_own(threads: Pool) -> None:
     jobs = [Bridge().submit(raw_chain(), correlation_id=f"side-{number}", force=True) for number in range(8)]
     for job in jobs:

@@ -60,6 +60,9 @@ local function change_chunk(run, number, now, keep, change)
   local after = tally(chunk)
   for _, field in ipairs(FIELDS) do
     if after[field] ~= before[field] then redis.call('HINCRBY', key, field, after[field] - before[field]) end
+    if after[field] > before[field] then
+      redis.call('HINCRBY', 'bridge:totals', 'files|' .. field, after[field] - before[field])
+    end
   end
   advance(run, now, keep)
 end

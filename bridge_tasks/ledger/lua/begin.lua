@@ -8,7 +8,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
 local known = redis.call('HMGET', KEYS[1], 'state', 'rank', 'worker', 'lease', 'job', 'accepted', 'runs', 'outcome',
-  'queue')
+  'queue', 'task')
 local state = known[1]
 if not state then return {'run', 0} end -- nobody wrote a record: it came from elsewhere, or Redis was emptied
 if state == 'succeeded' or state == 'failed' or state == 'cancelled' then return {state, known[8] or ''} end
@@ -21,6 +21,8 @@ if known[5] and known[5] ~= id then
     redis.call('HSET', KEYS[1], 'state', 'cancelled', 'ended', string.format('%.0f', now))
     redis.call('HDEL', KEYS[1], 'message')
     redis.call('ZREM', 'bridge:open:' .. (known[9] or ''), id)
+    redis.call('SREM', 'bridge:running:' .. (known[9] or ''), id)
+    redis.call('HINCRBY', 'bridge:totals', 'cancelled|' .. (known[10] or ''), 1)
     return {'cancelled', ''}
   end
   accepted = whole[2] or accepted
@@ -35,4 +37,6 @@ end
 local runs = tonumber(known[7] or 0)
 redis.call('HSET', KEYS[1], 'state', 'running', 'rank', rank, 'worker', worker,
   'lease', string.format('%.0f', now + lease), 'begun', string.format('%.0f', now), 'runs', runs + 1)
+if known[9] then redis.call('SADD', 'bridge:running:' .. known[9], id) end
+redis.call('HINCRBY', 'bridge:totals', 'begun|' .. (known[10] or ''), 1)
 return {'run', runs}

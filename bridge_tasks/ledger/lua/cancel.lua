@@ -11,12 +11,16 @@ if known[4] then return state end -- it is a task, and a worker runs it
 
 local function cancelled(id)
   local key = 'bridge:job:' .. id
-  local one = redis.call('HMGET', key, 'state', 'queue', 'worker', 'to')
+  local one = redis.call('HMGET', key, 'state', 'queue', 'worker', 'to', 'task')
   if id ~= name and (one[1] ~= 'waiting' or one[3]) then return end
   redis.call('HSET', key, 'state', 'cancelled', 'ended', now)
   redis.call('HDEL', key, 'message', 'to')
   redis.call('EXPIRE', key, ARGV[1])
-  if one[2] then redis.call('ZREM', 'bridge:open:' .. one[2], id) end
+  if one[2] and (one[1] == 'waiting' or one[1] == 'running') then
+    redis.call('ZREM', 'bridge:open:' .. one[2], id)
+    redis.call('SREM', 'bridge:running:' .. one[2], id)
+    redis.call('HINCRBY', 'bridge:totals', 'cancelled|' .. (one[5] or ''), 1)
+  end
   for channel in string.gmatch(one[4] or '', '%S+') do redis.call('PUBLISH', channel, id) end
 end
 

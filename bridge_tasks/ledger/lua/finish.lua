@@ -21,17 +21,25 @@ local function finish(name, ending, why)
   return true
 end
 
-local known = redis.call('HMGET', KEYS[1], 'state', 'queue', 'job', 'part', 'item')
+local known = redis.call('HMGET', KEYS[1], 'state', 'queue', 'job', 'part', 'item', 'task', 'correlation_id')
 if not known[1] then return 0 end
 if ARGV[6] ~= '' and ARGV[6] ~= known[1] then return -1 end
 if not finish(id, state) then return -1 end
 redis.call('HDEL', KEYS[1], 'worker', 'lease')
-if known[2] then redis.call('ZREM', 'bridge:open:' .. known[2], id) end
+if known[2] then
+  redis.call('ZREM', 'bridge:open:' .. known[2], id)
+  redis.call('SREM', 'bridge:running:' .. known[2], id)
+  redis.call('HINCRBY', 'bridge:totals', state .. '|' .. known[6], 1)
+end
 local dropped = 0
 if state == 'failed' then
   redis.call('ZADD', 'bridge:dead', now, id)
   dropped = math.max(0, redis.call('ZCARD', 'bridge:dead') - most)
-  if dropped > 0 then redis.call('ZPOPMIN', 'bridge:dead', dropped) end
+  if dropped > 0 then
+    redis.call('ZPOPMIN', 'bridge:dead', dropped)
+    redis.call('HINCRBY', 'bridge:totals', 'dropped|', dropped)
+  end
+  redis.call('HSET', 'bridge:examples', 'failed|' .. (known[6] or ''), now .. ' ' .. (known[7] or ''))
 else
   redis.call('HDEL', KEYS[1], 'message')
 end

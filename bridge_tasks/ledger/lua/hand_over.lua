@@ -4,6 +4,7 @@
 local queue = redis.call('HGET', KEYS[1], 'queue')
 if not queue then return 0 end
 redis.call('ZREM', 'bridge:open:' .. queue, ARGV[1])
+redis.call('SREM', 'bridge:running:' .. queue, ARGV[1])
 redis.call('HSET', KEYS[1], 'handed', '1', 'steps', ARGV[3])
 for _, heir in ipairs(cjson.decode(ARGV[3])) do
   if heir[1] ~= ARGV[1] then

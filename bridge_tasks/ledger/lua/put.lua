@@ -50,6 +50,8 @@ redis.call('HSET', KEYS[1], 'state', 'waiting', 'message', envelope, 'queue', qu
   'correlation_id', cid, 'subject', subject, 'rank', rank, 'queued', now)
 redis.call('HDEL', KEYS[1], 'worker', 'lease', 'handed')
 if known[4] and known[4] ~= queue then redis.call('ZREM', 'bridge:open:' .. known[4], id) end
+if known[4] then redis.call('SREM', 'bridge:running:' .. known[4], id) end
+redis.call('HINCRBY', 'bridge:totals', (known[5] and 'replaced|' or known[4] and 'retried|' or 'accepted|') .. task, 1)
 redis.call('HSETNX', KEYS[1], 'accepted', now)
 if job ~= '' then redis.call('HSET', KEYS[1], 'job', job, 'part', part) end
 if item ~= '' then redis.call('HSET', KEYS[1], 'item', item) end

@@ -5,7 +5,8 @@
 local id, envelope, queue, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item', 'worker', 'lease')
+local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item', 'worker', 'lease',
+  'task', 'correlation_id')
 if known[1] ~= ARGV[5] or known[2] ~= ARGV[6] or (known[3] or '0') ~= ARGV[7] then return 0 end
 if known[1] == 'running' and tonumber(now) < tonumber(known[9] or 0)
   and redis.call('EXISTS', 'bridge:worker:' .. (known[8] or '')) == 1 then
@@ -56,6 +57,10 @@ if ARGV[8] == '1' then
 end
 redis.call('HSET', KEYS[1], 'state', 'waiting', 'message', envelope, 'queued', now)
 redis.call('HINCRBY', KEYS[1], 'requeued', 1)
+redis.call('SREM', 'bridge:running:' .. queue, id)
+local what = (ARGV[8] == '1' and 'replayed|' or 'requeued|') .. (known[10] or '')
+redis.call('HINCRBY', 'bridge:totals', what, 1)
+redis.call('HSET', 'bridge:examples', what, now .. ' ' .. (known[11] or ''))
 redis.call('EXPIRE', KEYS[1], keep)
 redis.call('ZADD', 'bridge:open:' .. queue, now, id)
 redis.call('LPUSH', KEYS[2], envelope)

@@ -55,7 +55,7 @@ class LimitingTransport(httpx.AsyncBaseTransport):
         if held > self._patience():
             self._tell(operation, held, "service busy")
             raise ServiceBusy(f"{self._limits.service} asked to be left alone", None, None, round(held, 3))
-        await self._bottom.sleep(held)
+        await self._wait(operation, held, "service busy")
 
     async def _wait_for_token(self, operation: str) -> None:
         granted, wait = await self._limits.take(operation, self._patience())
@@ -65,7 +65,11 @@ class LimitingTransport(httpx.AsyncBaseTransport):
                 f"{self._limits.service} {operation}: the rate limit is used up", None, None, round(wait, 3)
             )
         if wait:
-            await self._bottom.sleep(wait)
+            await self._wait(operation, wait, "rate limit")
+
+    async def _wait(self, operation: str, seconds: float, cause: str) -> None:
+        await self._bottom.sleep(seconds)
+        events.emit(events.CallDelayed(self._limits.service, operation, seconds, cause))
 
     def _patience(self) -> float:
         return min(self._limits.limits.max_wait, remaining(self._bottom.clock))
