@@ -302,6 +302,21 @@ def health(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def check(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look over app, broker, results, Redis, services and content roots.
+
+    Each finding says why it matters and how to put it right. Workers do the same when they start. Exits with 1 if
+    one is fatal.
+    """
+    from bridge_tasks.cli.check import check as run
+
+    raise typer.Exit(run(strict=strict, as_json=as_json))
+
+
+@app.command()
 def sandbox(
     dialect: DialectOption = Dialect.service,
     tree: Annotated[
