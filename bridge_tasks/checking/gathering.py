@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kombu.transport import get_transport_cls
+
 from bridge_tasks.checking.facts import CeleryFacts, Facts, FlowerFacts, RedisFacts, Role, RootFacts, ServiceFacts
 from bridge_tasks.checking.redis_server import ask, is_loopback
 from bridge_tasks.configuration import PREFIX, all_settings, known
@@ -86,7 +88,7 @@ def _celery(settings: Settings, conf: Mapping[str, Any], module: str) -> CeleryF
     accepted = [*(conf["accept_content"] or ()), *(conf["result_accept_content"] or ())]
     return CeleryFacts(
         module=module,
-        ours=conf["broker_transport"] == OUR_TRANSPORT if settings.redis_broker else None,
+        ours=_is_ours(conf["broker_transport"]) if settings.redis_broker else None,
         same_broker=conf["broker_url"] == settings.broker,
         prefix=str(transport.get("global_keyprefix") or ""),
         accepts=tuple(dict.fromkeys(accepted)),
@@ -108,6 +110,16 @@ def _celery(settings: Settings, conf: Mapping[str, Any], module: str) -> CeleryF
         remote_control=bool(conf["worker_enable_remote_control"]),
         events=bool(conf["worker_send_task_events"]),
     )
+
+
+def _is_ours(transport: str | None) -> bool:
+    """Say whether a transport is ours, or made of ours; by its name, since it is on a higher floor."""
+    try:
+        kind: Any = get_transport_cls(transport or "redis")
+        made_of = kind.__mro__
+    except (ImportError, AttributeError, KeyError):
+        return False
+    return any(f"{one.__module__}:{one.__qualname__}" == OUR_TRANSPORT for one in made_of)
 
 
 def _acks_on_failure(conf: Mapping[str, Any]) -> bool:

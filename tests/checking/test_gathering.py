@@ -202,6 +202,7 @@ def test_each_server_is_looked_at_for_what_it_holds(deployment: Deployment) -> N
         ("no-time-limit", {"task_time_limit": None}),
         ("prefetch", {"worker_disable_prefetch": False, "worker_prefetch_multiplier": 4}),
         ("transport", {"broker_transport": "redis"}),
+        ("transport", {"broker_transport": "nobody.has:This"}),
         ("broker-elsewhere", {"broker_url": "redis://127.0.0.1:1/0"}),
         ("queues", {"task_queues": []}),
         ("eager", {"task_always_eager": True}),
@@ -240,6 +241,10 @@ def test_what_a_configuration_module_changes_is_found(
 )
 def test_what_the_environment_says_is_found(name: str, variables: dict[str, str], deployment: Deployment) -> None:
     assert list(deployment.found(variables)) == [name]
+
+
+def test_a_transport_made_of_ours_is_ours(deployment: Deployment) -> None:
+    assert deployment.found(broker_transport="tests.doubling:Transport") == {}
 
 
 def test_variables_that_mean_something_are_not_taken_for_slips(deployment: Deployment) -> None:

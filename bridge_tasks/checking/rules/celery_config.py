@@ -65,7 +65,7 @@ def _keeps_messages(facts: Facts) -> Iterator[Finding]:
 def _times_fit(facts: Facts) -> Iterator[Finding]:
     celery = facts.celery
     longest = max(facts.task_deadline, celery.time_limit or 0)
-    if celery.visibility_timeout is not None and celery.visibility_timeout <= longest:
+    if celery.visibility_timeout is not None and celery.visibility_timeout < longest:
         yield fatal(
             "visibility-timeout",
             f"The visibility timeout is {celery.visibility_timeout:g} s, and a run may take {longest:g} s.",
