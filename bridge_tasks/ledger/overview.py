@@ -3,13 +3,13 @@
 One round trip however much waits: a few of each are read, and no message is carried here.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bridge_tasks.ledger.commands import run, text
 from bridge_tasks.ledger.dead import queue_of
+from bridge_tasks.ledger.envelope import namespace_in
 from bridge_tasks.ledger.records import MICROSECONDS, JobRecord, pairs
 from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
@@ -17,7 +17,6 @@ from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
 _OVERVIEW = Script("overview", __package__)
 _HEAVY = 200_000
 """Bytes of a message that is not worth reading for what a screen shows of it."""
-_NAMESPACE = re.compile(r"(?:^|, )namespace=([^,]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,5 @@ async def overview(client: RedisCommands, most: int) -> LedgerOverview:
 def _told(row: Sequence[Any]) -> Told:
     name, flat, arguments = row
     fields = pairs(flat)
-    namespace = _NAMESPACE.search(text(arguments))
     worker = fields.get("worker", "").rpartition(":")[0]
-    return Told(JobRecord.loads(text(name), fields), namespace[1] if namespace else "", worker)
+    return Told(JobRecord.loads(text(name), fields), namespace_in(text(arguments)), worker)

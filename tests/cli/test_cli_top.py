@@ -1,5 +1,6 @@
 """`bridge-tasks top` on a running stack: who has never seen one sees what fails, for whom, and what to type."""
 
+import json
 import os
 import pty
 import re
@@ -9,7 +10,7 @@ from uuid import uuid4
 
 from bridge_tasks import Bridge
 from bridge_tasks.tasks import generate_hash
-from tests.cli.command import COMMAND, NO_REDIS, environment, eventually, run
+from tests.cli.command import COMMAND, NO_REDIS, environment, eventually, finish, run, start
 from tests.cli.conftest import Up
 from tests.workers import PATIENCE, orchestrating
 
@@ -49,6 +50,19 @@ def test_a_newcomer_can_answer_from_the_screen_alone(up: Up) -> None:
     answered = up.run(*typed.split())
     assert answered.status == 1, "it failed"
     assert f"bridge-tasks dead replay {name}" in answered.out
+    shown = up.run("dead", "show", name).out
+    assert re.search(r"Namespace +handbook", shown)
+
+
+def test_for_programs_it_is_a_line_for_each_look(up: Up) -> None:
+    with start("top", "--json", "--interval", "0.5", cwd=up.directory) as process:
+        assert process.stdout
+        first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+        process.send_signal(signal.SIGINT)
+        ended = finish(process)
+    assert (ended.status, ended.err) == (0, "")
+    assert first["services"]["metadata"]["calls_per_second"] is None
+    assert second["services"]["metadata"]["calls_per_second"] is not None
 
 
 def test_it_lives_in_a_terminal_until_ctrl_c(up: Up) -> None:
