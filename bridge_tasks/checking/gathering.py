@@ -31,7 +31,7 @@ _PACKAGES = ("celery", "kombu", "redis")
 
 
 def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Facts:
-    """Gather all facts; each Redis gets a second or two to answer.
+    """Gather all facts; each Redis gets some seconds to answer.
 
     Args:
         settings: the tree from the environment.
@@ -55,7 +55,7 @@ def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str
         root_user=os.geteuid() == 0,
         versions={package: _version(package) for package in _PACKAGES},
         misspelt=_misspelt(environment),
-        ignored_file=ENV_FILE if Path(ENV_FILE).exists() and own_file(ENV_FILE) is None else None,
+        ignored_file=_ignored(ENV_FILE),
     )
 
 
@@ -145,6 +145,8 @@ def _service(name: str, settings: ServiceSettings) -> ServiceFacts:
 def _root(path: str) -> RootFacts:
     try:
         found = Path(path).stat()
+    except PermissionError:
+        return RootFacts(path, readable=False)
     except OSError:
         return RootFacts(path, is_there=False)
     others, sticky = found.st_mode & stat.S_IRWXO, found.st_mode & stat.S_ISVTX
@@ -182,6 +184,12 @@ def _flower(environment: Mapping[str, str]) -> FlowerFacts | None:
         weak=any(len(password) < _SHORT or password == user for user, password in pairs),
         open_api=told.get("FLOWER_UNAUTHENTICATED_API", "").lower() in _YES,
     )
+
+
+def _ignored(file: str) -> str | None:
+    """Return a file of settings that is there, and not read."""
+    there = os.path.lexists(file)  # Path.exists raises where it may not look
+    return file if there and own_file(file) is None else None
 
 
 def _version(package: str) -> str:

@@ -15,7 +15,8 @@ from redis.retry import Retry
 
 from bridge_tasks.checking.facts import RedisFacts, Role
 
-SECONDS = 2.0
+SECONDS = 5.0
+"""For each answer: one that is slow is no Redis that is away."""
 _NOBODY = "bridge:job:nobody"
 _TRIED: Final[Mapping[str, tuple[Any, ...]]] = {
     "EVAL": ("EVAL", "return redis.call('EXISTS', KEYS[1])", 1, _NOBODY),

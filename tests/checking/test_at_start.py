@@ -80,5 +80,6 @@ def test_a_worker_starts_and_waits_where_redis_is_away(
 
 
 def test_a_fault_in_looking_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    look_over(Settings(), {})
+    with caplog.at_level(logging.WARNING):
+        look_over(Settings(), {})
     assert "was not checked" in caplog.text

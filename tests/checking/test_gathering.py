@@ -156,7 +156,7 @@ def test_a_replica_and_a_disk_that_is_full_are_found(
 
 def test_clocks_that_differ_are_found(server: PrivateRedis) -> None:
     asked = ask(server.url, "BRIDGE_REDIS_URL", ("jobs",), clock=lambda: time.time() - 60)
-    assert asked.skew == pytest.approx(60, abs=1)
+    assert asked.skew == pytest.approx(60, abs=5)
 
 
 def test_a_look_leaves_nothing_behind(deployment: Deployment, admin: redis.Redis) -> None:
@@ -167,7 +167,7 @@ def test_a_look_leaves_nothing_behind(deployment: Deployment, admin: redis.Redis
 def test_a_redis_that_is_away_is_told_quickly(deployment: Deployment) -> None:
     began = time.monotonic()
     assert list(deployment.found({"BRIDGE_REDIS_URL": NO_REDIS})) == ["redis-away"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_each_server_is_looked_at_for_what_it_holds(deployment: Deployment) -> None:
@@ -276,7 +276,7 @@ def test_a_root_that_holds_keys_or_that_others_look_into_or_that_cannot_be_read_
     with unprivileged():
         told = deployment.found({"BRIDGE_CONTENT__ROOTS": str(shut)})
     shut.chmod(0o700)
-    assert "root-unreadable" in told or "root-missing" in told
+    assert list(told) == ["root-unreadable"]
 
 
 def test_a_file_of_settings_that_is_not_read_is_told(deployment: Deployment, tmp_path: Path) -> None:
