@@ -18,7 +18,7 @@ from bridge_tasks.ledger import DeadLetter
 from bridge_tasks.ledger.overview import LedgerOverview, Told
 from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.overview import Overview
-from bridge_tasks.resilience.policy.breaker import Circuit, CircuitState
+from bridge_tasks.resilience.policy.breaker import Cause, Circuit, CircuitState
 
 _RECENT = 600.0
 """Seconds for which a run that ended is shown."""
@@ -147,15 +147,24 @@ def _services(seen: Overview, pace: Pace) -> Lines:
         if circuit is None:
             lines.append(_line(f"{service:<12}unknown: the shared Redis does not answer", "yellow"))
             continue
-        words = f"{told_state(circuit)} for {lasting(lasts(circuit, seen.taken))}"
-        if circuit.state is not CircuitState.CLOSED:
-            words += f": {reason(circuit)}"
-        calls = pace.of_calls(service, circuit)
-        if calls is not None:
-            words += f", {calls[0]:.0f} calls/s, {calls[1]:.0%} fail"
+        words = _treated(circuit, pace.of_calls(service, circuit), seen.taken)
         style = {CircuitState.CLOSED: "", CircuitState.HALF_OPEN: "yellow"}.get(circuit.state, "red")
         lines.append(_line(f"{service:<12}{words}", style))
     return lines
+
+
+def _treated(circuit: Circuit, calls: tuple[float, float] | None, now: float) -> str:
+    if circuit.cause is Cause.NEW and not circuit.total_calls:
+        return "not called yet"
+    words = f"{told_state(circuit)} for {lasting(lasts(circuit, now))}"
+    if circuit.state is not CircuitState.CLOSED:
+        words += f": {reason(circuit)}"
+    if calls is None:
+        return words
+    speed, failing = calls
+    return (
+        f"{words}, {speed:.{0 if speed >= 1 else 1}f} calls/s, {failing:.0%} fail" if speed else f"{words}, idle"
+    )
 
 
 def _rest(seen: Overview) -> Iterator[Text]:

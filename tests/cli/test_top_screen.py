@@ -153,6 +153,11 @@ def test_rates_are_told_from_two_looks() -> None:
     assert (one["per_second"], one["namespace"]) == (100.0, "handbook")
 
 
+def test_a_service_that_nobody_calls_says_so() -> None:
+    assert "metadata    well for 2 min, idle" in text(replace(WELL, taken=110.0), WELL)
+    assert "metadata    not called yet" in text(replace(WELL, circuits={"metadata": Circuit()}))
+
+
 def test_a_run_that_ended_long_ago_is_shown_no_more() -> None:
     assert "Runs" not in text(ledger(runs=(run(ended=NOW - 3600),)))
     assert "ended 1 min ago" in text(ledger(runs=(run(ended=NOW - 60),)))
