@@ -17,7 +17,8 @@ from bridge_tasks.bridge import what_to_look_at
 from bridge_tasks.cache import RedisCache
 from bridge_tasks.cli.health import masked
 from bridge_tasks.cli.screen import show_json
-from bridge_tasks.cli.top_screen import plain, screen
+from bridge_tasks.cli.top_json import plain
+from bridge_tasks.cli.top_screen import screen
 from bridge_tasks.overview import Overview, take
 from bridge_tasks.pipelining import Pipelined
 from bridge_tasks.runtime import Runtime, current

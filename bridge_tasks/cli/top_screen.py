@@ -1,17 +1,17 @@
-"""The screen of `bridge-tasks top`, and the same as JSON: failing things first, in words, within 80 columns. Pure.
+"""The screen of `bridge-tasks top`: failing things first, in words, within 80 columns. Pure.
 
 It is cut to the terminal's height: what is least urgent goes first, and no line wraps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from bridge_tasks.cli.concerns import concerns, lasts, reason, told_state, tries_in
+from bridge_tasks.cli.concerns import concerns, lasts, reason, told_state
 from bridge_tasks.cli.moments import ago, lasting
+from bridge_tasks.cli.pace import Pace
 from bridge_tasks.cli.screen import counted, printable, shortened
 from bridge_tasks.cli.status import told_error
 from bridge_tasks.ledger import DeadLetter
@@ -25,36 +25,6 @@ _RECENT = 600.0
 _WORKERS = 3
 
 Lines = list[Text]
-
-
-class Pace:
-    """How much happened in a second, between two looks.
-
-    Args:
-        before: the earlier one, if there was one.
-        seen: the later one.
-    """
-
-    def __init__(self, before: Overview | None, seen: Overview) -> None:
-        self._before = before
-        self._seconds = seen.taken - before.taken if before else 0.0
-
-    def of_run(self, run: RunProgress) -> float | None:
-        """Files that ended."""
-        known = self._before.ledger.runs if self._before and self._before.ledger else ()
-        earlier = next((one for one in known if one.id == run.id), None)
-        return self._per_second(run.over - earlier.over) if earlier else None
-
-    def of_calls(self, service: str, circuit: Circuit) -> tuple[float, float] | None:
-        """Calls, and the share of them that failed; None where nobody looked before, or counts began anew."""
-        earlier = self._before.circuits.get(service) if self._before else None
-        if earlier is None or self._seconds <= 0 or circuit.total_calls < earlier.total_calls:
-            return None
-        calls, failures = circuit.total_calls - earlier.total_calls, circuit.failures - earlier.failures
-        return calls / self._seconds, max(0, failures) / calls if calls else 0.0
-
-    def _per_second(self, count: int) -> float | None:
-        return count / self._seconds if self._seconds > 0 else None
 
 
 def screen(seen: Overview, before: Overview | None, *, title: str, width: int, height: int | None) -> Group:
@@ -94,37 +64,6 @@ def screen(seen: Overview, before: Overview | None, *, title: str, width: int, h
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
     return Group(*lines)
-
-
-def plain(seen: Overview, before: Overview | None) -> dict[str, Any]:
-    """Tell the same to a program; times are seconds."""
-    pace, ledger, health = Pace(before, seen), seen.ledger, seen.health
-    return {
-        "redis": health.redis,
-        "concerns": [{"what": one.what, "do": one.do, "bad": one.bad} for one in concerns(seen)],
-        "workers": health.workers,
-        "dead_letters": health.dead_letters,
-        "dead_letters_last_hour": ledger.failed_lately if ledger else None,
-        "queues": [
-            {
-                "name": queue.name,
-                "waiting": queue.depth,
-                "oldest_seconds": queue.oldest_seconds,
-                "open": ledger.open.get(queue.name, 0) if ledger else None,
-            }
-            for queue in health.queues
-        ],
-        "services": {
-            service: _plain_circuit(circuit, pace.of_calls(service, circuit), seen.taken) if circuit else None
-            for service, circuit in seen.circuits.items()
-        },
-        "cache": None
-        if seen.cache is None
-        else {"size": seen.cache.size, "max_size": seen.cache.max_size, "hit_rate": round(seen.cache.hit_rate, 4)},
-        "runs": [_plain_run(run, pace.of_run(run)) for run in ledger.runs] if ledger else [],
-        "failed": [_plain_told(told, ledger) for told in ledger.failures] if ledger else [],
-        "oldest": [_plain_told(told, ledger) for told in ledger.oldest] if ledger else [],
-    }
 
 
 def _queues(seen: Overview, ledger: LedgerOverview) -> Lines:
@@ -263,40 +202,3 @@ def _fitting(sections: Sequence[tuple[bool, Sequence[Lines]]], room: int | None)
             mine.append(blocks[depth])
         depth += 1
     return kept
-
-
-def _plain_circuit(circuit: Circuit, calls: tuple[float, float] | None, now: float) -> dict[str, Any]:
-    return {
-        "state": circuit.state.value,
-        "cause": circuit.cause.value,
-        "seconds_in_state": round(lasts(circuit, now), 1),
-        "retry_after": tries_in(circuit, now),
-        "calls_per_second": round(calls[0], 2) if calls else None,
-        "failing": round(calls[1], 4) if calls else None,
-    }
-
-
-def _plain_run(run: RunProgress, speed: float | None) -> Mapping[str, Any]:
-    names = ("id", "correlation_id", "title", "state", "total", "succeeded", "failed", "cancelled", "waiting")
-    told = {name: getattr(run, name) for name in names}
-    namespace = run.options.namespace if run.options else None
-    return {**told, "namespace": namespace, "per_second": None if speed is None else round(speed, 2)}
-
-
-def _plain_told(told: Told, ledger: LedgerOverview) -> dict[str, Any]:
-    record = told.record
-    failed = record.state == "failed"
-    error = DeadLetter(record, kept=False).error if failed else None
-    since = {"failed": record.ended, "running": record.begun}.get(record.state, record.queued) or record.accepted
-    return {
-        "id": record.id,
-        "task": record.task,
-        "subject": record.subject,
-        "namespace": told.namespace or None,
-        "correlation_id": record.correlation_id,
-        "state": record.state,
-        "seconds_in_state": round(max(0.0, ledger.now - since), 1),
-        "runs": record.runs,
-        "worker": told.worker or None,
-        "error": None if error is None else {"type": type(error).__name__, "message": str(error)},
-    }

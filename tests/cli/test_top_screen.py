@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from bridge_tasks.cache import CacheStats
-from bridge_tasks.cli.top_screen import plain, screen
+from bridge_tasks.cli.top_json import plain
+from bridge_tasks.cli.top_screen import screen
 from bridge_tasks.errors import ContentUnavailable
 from bridge_tasks.ledger import JobRecord, Outcome
 from bridge_tasks.ledger.overview import LedgerOverview, Told
