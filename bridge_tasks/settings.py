@@ -83,6 +83,7 @@ Services = Annotated[
     NoDecode,
     BeforeValidator(_split),
 ]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], NoDecode, BeforeValidator(_split)]
 RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix", "sentinel")]
 BrokerUrl = Annotated[SecretStr, _url_of("redis", "rediss", "sentinel", "amqp", "amqps")]
@@ -221,7 +222,12 @@ class LedgerSettings(Section):
 
 
 class LogSettings(Section):
-    """How logs look: `level` from which on, `json_lines` for machines."""
+    """How logs look.
+
+    Attributes:
+        level: from which on: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        json_lines: a line of JSON for each entry, for machines.
+    """
 
     level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
     json_lines: bool = False
@@ -264,6 +270,9 @@ class Settings(BaseSettings):
         redis_url: where shared state is; the broker and the results are there too, unless told otherwise.
         broker_url: Celery's broker.
         result_backend_url: Celery's results.
+        check: what a worker that starts does about fatal findings (`bridge-tasks check`): it ends (`stop`), says
+            so and goes on (`warn`), or does not look (`off`).
+        check_accept: ids of findings that somebody lives with, comma-separated: they are not told.
     """
 
     model_config = SettingsConfigDict(
@@ -278,6 +287,8 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     broker_url: BrokerUrl | None = None
     result_backend_url: ResultUrl | None = None
+    check: Literal["stop", "warn", "off"] = "stop"
+    check_accept: Names = ()
     metadata: MetadataSettings = MetadataSettings()
     onextree: OnexTreeSettings = OnexTreeSettings()
     content: ContentSettings = ContentSettings()
@@ -317,7 +328,7 @@ def load() -> Settings:
         ConfigurationError: a variable is wrong; the message names it, not its value.
     """
     try:
-        return Settings(_env_file=_own(ENV_FILE))
+        return Settings(_env_file=own_file(ENV_FILE))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = "BRIDGE_" + "__".join(str(part).upper() for part in first["loc"] if isinstance(part, str))
@@ -330,8 +341,8 @@ def load() -> Settings:
         raise ConfigurationError(f"{ENV_FILE} is not UTF-8 text") from None
 
 
-def _own(name: str) -> str | None:
-    """Let a file speak for the environment only if nobody else can have written it."""
+def own_file(name: str) -> str | None:
+    """Let a file speak for the environment only if nobody else can have written it; None otherwise."""
     try:
         found = Path(name).stat()
     except OSError:

@@ -342,6 +342,35 @@ def metrics(
     raise typer.Exit(run(targets=targets, as_json=as_json))
 
 
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.5, help="Between two looks.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """See the whole fleet on one screen: what waits, what fails, why, since when, for whom, and what to do.
+
+    Costs two round trips to Redis for each look. Ctrl-C ends it.
+    """
+    from bridge_tasks.cli.top import top as run
+
+    raise typer.Exit(run(interval=interval, once=once, as_json=as_json))
+
+
+@app.command()
+def check(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look over app, broker, results, Redis, services and content roots.
+
+    Each finding says why it matters and how to put it right. Workers do the same when they start. Exits with 1 if
+    one is fatal.
+    """
+    from bridge_tasks.cli.check import check as run
+
+    raise typer.Exit(run(strict=strict, as_json=as_json))
+
+
 @app.command()
 def sandbox(
     dialect: DialectOption = Dialect.service,

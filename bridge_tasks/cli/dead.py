@@ -75,8 +75,9 @@ def show_one(name: str, *, as_json: bool) -> None:
     letter = runtime.run(runtime.ledger.dead_letter(name))
     if letter is None:
         raise JobUnknown(f"there is no dead letter {name} (bridge-tasks dead list)")
+    namespace = runtime.run(runtime.ledger.namespace(name))
     if as_json:
-        show_json(_plain(letter))
+        show_json({**_plain(letter), "namespace": namespace or None})
         return
     record, now = letter.record, _now(runtime)
     facts = {
@@ -88,6 +89,7 @@ def show_one(name: str, *, as_json: bool) -> None:
         "Accepted": clock(record.accepted),
         "Queue": queue_of(record.queue) or "",
         "Correlation id": record.correlation_id,
+        **({"Namespace": namespace} if namespace else {}),
         **({"Step of": record.job} if record.job not in (None, record.id) else {}),
         "What to do": about_failure(letter.error, letter),
     }

@@ -3,6 +3,7 @@
 Only headers and properties are looked at; the body stays the text that it is.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,6 +17,15 @@ PRIORITY_SEPARATOR = "\x06\x16"
 
 JOINED = "x-bridge-joined"
 """Marks what a chord's header waits for: once one has failed, the results of the others are gone."""
+
+
+_NAMESPACE = re.compile(r"(?:^|, )namespace=([^,]+)")
+
+
+def namespace_in(summary: str) -> str:
+    """Read the namespace in what is told of a task's arguments (`messages.summary`); empty where none is."""
+    found = _NAMESPACE.search(summary)
+    return found[1] if found else ""
 
 
 def queue_keys(queue: str) -> list[str]:
@@ -43,6 +53,12 @@ class Envelope:
         """Whose message it is; None for what is no task of Celery's."""
         told = self.message.get("headers")
         return told.get("id") if isinstance(told, dict) else None
+
+    @property
+    def namespace(self) -> str:
+        """Whose work it is about, where its arguments name one; as far as they are told at all."""
+        told = self.message.get("headers")
+        return namespace_in(str(told.get("kwargsrepr", ""))) if isinstance(told, dict) else ""
 
     def queue_key(self, queue: str) -> str:
         """Return the list of the queue that holds messages of this priority."""

@@ -230,6 +230,11 @@ class JobLedger:
         letter = await self.dead_letter(name)
         return letter is not None and letter.replayable and await self.requeue(name, state="failed", anew=True)
 
+    async def namespace(self, name: str) -> str:
+        """Return whose work a task is about; empty where its message is gone, or names none."""
+        message = await self._client.execute_command("HGET", keys.JOB + name, "message")
+        return "" if message is None else Envelope.loads(message).namespace
+
     async def drop(self, name: str) -> bool:
         """Forget a dead letter: its record says how it ended, but it cannot be replayed."""
         removed = await self._client.execute_command("ZREM", keys.DEAD, name)

@@ -28,6 +28,7 @@ from bridge_tasks.settings import load
 from bridge_tasks.tasks.intelligence import warm_cache
 from bridge_tasks.worker.metrics import Metrics
 from bridge_tasks.worker.reconciler import Reconciler
+from bridge_tasks.worker.start_check import look_over
 from bridge_tasks.worker.warming import warm_list
 
 WARM_SECONDS = 300.0
@@ -111,6 +112,11 @@ def _refuse_green_pools(sender: Any, **_: Any) -> None:
     pool = getattr(sender.pool_cls, "__module__", "").rpartition(".")[2]
     if pool in _GREEN_POOLS:
         raise SystemExit(f"bridge_tasks does not run under -P {pool}: use prefork, threads or solo")
+
+
+@worker_init.connect(dispatch_uid="bridge_tasks.check", weak=False)
+def _look_over(sender: Any, **_: Any) -> None:
+    look_over(load(), sender.app.conf)
 
 
 @worker_ready.connect(dispatch_uid="bridge_tasks.reconcile", weak=False)
