@@ -234,7 +234,11 @@ class LogSettings(Section):
 
 
 class WorkerSettings(Section):
-    """What a worker does besides: `pulse` is the file in which it gives its pulse, for `bridge-tasks probe`."""
+    """What a worker does besides its tasks.
+
+    Attributes:
+        pulse: the file in which it gives its pulse, for `bridge-tasks probe`; none by default.
+    """
 
     pulse: str = ""
 

@@ -342,6 +342,7 @@ def metrics(
     raise typer.Exit(run(targets=targets, as_json=as_json))
 
 
+@app.command()
 def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
     interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.5, help="Between two looks.")] = 2.0,
