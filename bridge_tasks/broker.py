@@ -1,7 +1,8 @@
 """Celery's Redis transport, with a record in the ledger for each message of ours, written in the same instant.
 
 Everything else is kombu's. A message is not sent where its record says that there is one like it, or that its work
-is done: that is how two submissions of one job become one, and how a step that is sent twice runs once.
+is done: that is how two submissions of one job become one, and how a step that is sent twice runs once. A message
+that comes is let in only if `admission` knows it for one; kombu's own way with any other ends the consumer.
 """
 
 import time
@@ -9,19 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from queue import Empty
 from typing import Any
 
+import orjson
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 
-from bridge_tasks.ledger import keys
+from bridge_tasks import admission, events
+from bridge_tasks.driver import BlockingRedis, drive
+from bridge_tasks.errors import MessageRefused
+from bridge_tasks.ledger import JobLedger, keys
+from bridge_tasks.ledger.envelope import Envelope
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.records import Submission
 from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import load
+from bridge_tasks.signing import signer_of
 
 _HOLD = Script("hold", keys.__package__)
 _ACKNOWLEDGE = Script("acknowledge", keys.__package__)
@@ -105,6 +113,7 @@ class Channel(kombu_redis.Channel):
         self.do_restore = not self.unacked_key.startswith(keys.UNACKED)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        message = _signed(message)
         headers = message["headers"]
         recorded = isinstance(headers.get("id"), str) and (
             str(headers.get("task")).startswith(OUR_TASKS) or headers.get(JOB)
@@ -130,11 +139,58 @@ class Channel(kombu_redis.Channel):
         if not sent and name.decode() != headers["id"]:
             under_way.stands = name.decode()
 
-    def _brpop_read(self, **options: Any) -> Any:
+    def _brpop_read(self, **options: Any) -> bool:
+        """Take one message and deliver it, as kombu does; one that is refused is dropped, and that is told."""
         try:
-            return super()._brpop_read(**options)  # type: ignore[misc] # not in the stubs
+            try:
+                answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:  # type: ignore[attr-defined] # not in the stubs
+                self.client.connection.disconnect()  # so that the next turn connects again
+                raise
+            if not answer:
+                raise Empty
+            key, raw = answer
+            queue = key.decode(errors="replace").rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)  # type: ignore[attr-defined] # not in the stubs
+            try:
+                message = _admitted(raw, task=not queue.endswith(_REPLIES))
+            except MessageRefused as error:
+                self._refuse(queue, raw, error)
+                return True
+            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu delivers it
+            return True
         finally:
             self.heard_at = time.monotonic()  # an error, too: it ends the connection, and so the step that looks
+            self._in_poll = None
+            self._flush_brpop_reauth()  # type: ignore[attr-defined] # not in the stubs
+
+    def _receive_one(self, c: Any) -> Any:
+        """Deliver what comes over a channel; kombu survives what is no JSON, but not what is too deep."""
+        try:
+            return super()._receive_one(c)  # type: ignore[misc] # not in the stubs
+        except RecursionError:
+            raise Empty from None
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
+        try:
+            admission.vet_order(message)
+        except MessageRefused as error:
+            events.emit(events.MessageDropped(exchange, error.field, error.reason, None))
+            raise Empty from None
+        return bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc] # not in the stubs
+
+    def _refuse(self, queue: str, raw: bytes, error: MessageRefused) -> None:
+        """Tell that a message is dropped; whoever waits for a job whose very message it is, hears why."""
+        told = Envelope.loads(raw if len(raw) <= load().ledger.max_message_bytes else b"")
+        name = told.task_id if admission.is_id(told.task_id) else None
+        events.emit(events.MessageDropped(queue, error.field, error.reason, name))
+        if name is None:
+            return
+        try:
+            with self.conn_or_acquire() as client:
+                drive(JobLedger(BlockingRedis(client), load().ledger).refuse(name, told.message, error))
+        except redis.RedisError as away:
+            events.emit(events.LedgerSilent("refuse", type(away).__name__))
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -165,6 +221,49 @@ class Transport(kombu_redis.Transport):
     """The Redis transport over such channels."""
 
     Channel = Channel
+
+
+_REPLIES = ".pidbox"
+"""How the queues end in which answers of workers come, which are no tasks."""
+
+
+def _signed(message: dict[str, Any]) -> dict[str, Any]:
+    """Sign what asks for a task, where there are keys, and send nothing that no worker would take."""
+    if "task" not in message["headers"]:
+        return message
+    rules = load().ledger
+    signer = signer_of(rules.signing_keys, rules.max_age)
+    if signer is not None:
+        message = signer.signed(orjson.loads(dumps(message)), time.time())
+    if len(message["body"]) > rules.max_message_bytes // 2:  # else it cannot reach the limit with all its headers
+        size = len(dumps(message))
+        if size > rules.max_message_bytes:
+            raise MessageRefused("message", f"is {size} bytes; at most {rules.max_message_bytes} are sent")
+    return message
+
+
+def _admitted(raw: bytes, *, task: bool) -> Any:
+    """Read what came out of a queue.
+
+    Raises:
+        MessageRefused: it is no message, or nobody signed it who may.
+    """
+    rules = load().ledger
+    message = admission.envelope(raw, rules.max_message_bytes)
+    if task:
+        admission.vet_task(message)
+        signer = signer_of(rules.signing_keys, rules.max_age)
+        if signer is not None:
+            signer.check(message, time.time())
+    if _TYPED not in raw:
+        return message
+    try:  # a date, say, in somebody's own header: kombu marks such values
+        return loads(orjson.dumps(message))
+    except (ValueError, TypeError, AttributeError, ArithmeticError):
+        raise MessageRefused("message", "holds a marked value that cannot be read") from None
+
+
+_TYPED = b'"__type__"'
 
 
 def _arguments(key: str, message: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
     BridgeError                          retryable: no, unless a row says so
     ├── InvalidRequest                   the caller's input; carries `field` and `reason`
+    │   └── MessageRefused                what lay in a queue is no message that a worker reads
     ├── ContentUnavailable               the bytes a job refers to are gone, unreadable or not allowed
     ├── ConfigurationError               this deployment is set up wrongly
     ├── JobFailed                        a job ended in an error that is not one of these; `cause` names it
@@ -61,6 +62,10 @@ class InvalidRequest(BridgeError, ValueError):  # noqa: N818 - the name design.m
         self.field = field
         self.reason = reason
         self.message = f"{field}: {reason}"
+
+
+class MessageRefused(InvalidRequest):
+    """A message was not run: it is malformed, or not signed by anybody who may ask for work."""
 
 
 class ContentUnavailable(BridgeError):  # noqa: N818 - a state of the content, told like InvalidRequest

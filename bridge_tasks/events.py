@@ -301,6 +301,16 @@ class QueueResumed:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class MessageDropped:
+    """A message was not run: it is none that a worker reads, or asks for what nobody here knows."""
+
+    queue: str
+    field: str
+    reason: str
+    job: str | None
+
+
 Event = (
     RequestFinished
     | RetryScheduled
@@ -334,6 +344,7 @@ Event = (
     | JobsExpired
     | QueuePaused
     | QueueResumed
+    | MessageDropped
 )
 Listener = Callable[[Event], None]
 

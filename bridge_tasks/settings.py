@@ -88,6 +88,11 @@ Hosts = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], NoDecod
 RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix", "sentinel")]
 BrokerUrl = Annotated[SecretStr, _url_of("redis", "rediss", "sentinel", "amqp", "amqps")]
 ResultUrl = Annotated[SecretStr, _url_of("redis", "rediss", "sentinel")]
+SigningKeys = Annotated[
+    tuple[Annotated[SecretStr, Field(min_length=32)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -205,6 +210,9 @@ class LedgerSettings(Section):
         look_seconds: between two looks for lost messages, by one worker of all.
         beat_seconds: between two signs of life of a worker.
         dead_after: seconds without one after which its messages go to others.
+        signing_keys: secrets, comma-separated, of 32 characters or more; where there are some, messages are signed
+            with the first, and workers run only what is signed with one of them.
+        max_message_bytes: largest message that is sent, or taken from a queue.
     """
 
     max_age: Seconds = 86_400.0
@@ -213,11 +221,19 @@ class LedgerSettings(Section):
     look_seconds: float = Field(default=5.0, gt=0, le=300)
     beat_seconds: float = Field(default=1.0, gt=0, le=60)
     dead_after: float = Field(default=10.0, gt=0, le=300)
+    signing_keys: SigningKeys = ()
+    max_message_bytes: int = Field(default=16 * 1024 * 1024, ge=65_536)
 
     @model_validator(mode="after")
     def _a_late_beat_is_no_death(self) -> Self:
         if self.dead_after < 3 * self.beat_seconds:
             raise ValueError("dead_after must be at least three times beat_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _a_copy_is_known_for_one(self) -> Self:
+        if self.signing_keys and self.keep < self.max_age:
+            raise ValueError("keep must be max_age, at least: a signed message is believed for so long")
         return self
 
 

@@ -29,6 +29,7 @@ from bridge_tasks.errors import (
     JobExpired,
     JobFailed,
     JobUnknown,
+    MessageRefused,
     RateLimited,
     ServiceBusy,
     ServiceUnavailableError,
@@ -183,6 +184,7 @@ def test_the_configuration_is_values_only_and_safe() -> None:
 ERRORS: list[BridgeError] = [
     BridgeError("it failed"),
     InvalidRequest("content.path", "does not exist"),
+    MessageRefused("headers.eta", "is not what a message may hold there"),
     ContentUnavailable("the blob has expired"),
     ConfigurationError("BRIDGE_REDIS_URL: is wrong"),
     JobFailed("ValueError", "ValueError"),

@@ -261,6 +261,13 @@ def flush(redis_url: str) -> None:
         client.flushdb()
 
 
+def memory(pid: int, row: str) -> int:
+    """A row of a process's status, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith(f"{row}:")]
+    return int(kilobytes) * 1024
+
+
 def _worker(name: str, directory: Path, environment: Mapping[str, str]) -> LocalProcess:
     command = [sys.executable, "-m", "celery", "-A", "bridge_tasks.app", "worker"]
     return LocalProcess(

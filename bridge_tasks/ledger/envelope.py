@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import orjson
 
+from bridge_tasks.signing import lasting
+
 PRIORITY_STEPS = (0, 3, 6, 9)
 PRIORITY_SEPARATOR = "\x06\x16"
 """kombu's: a queue is one list per step, and the first one has the queue's own name."""
@@ -41,8 +43,12 @@ class Envelope:
 
     @classmethod
     def loads(cls, text: str | bytes) -> Self:
-        """Read it."""
-        return cls(orjson.loads(text))
+        """Read it; what is no message, which anybody may have put into a queue, is an empty one."""
+        try:
+            read = orjson.loads(text)
+        except ValueError:
+            read = {}
+        return cls(read if isinstance(read, dict) else {})
 
     def dumps(self) -> str:
         """Write it."""
@@ -52,7 +58,14 @@ class Envelope:
     def task_id(self) -> str | None:
         """Whose message it is; None for what is no task of Celery's."""
         told = self.message.get("headers")
-        return told.get("id") if isinstance(told, dict) else None
+        name = told.get("id") if isinstance(told, dict) else None
+        return name if isinstance(name, str) else None
+
+    @property
+    def lasting(self) -> Mapping[str, Any]:
+        """What of it stays the same, however often it is delivered."""
+        parts = (self.message.get("headers"), self.message.get("properties"))
+        return lasting(self.message) if all(isinstance(part, dict) for part in parts) else self.message
 
     @property
     def namespace(self) -> str:

@@ -4,18 +4,22 @@ Written once for both drivers: over a blocking Redis client nothing in it suspen
 they are; whoever asks decides what they mean. (Messages are written by `broker`, which sends them.)
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import orjson
+from pydantic import SecretStr
 
+from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.commands import run, text
 from bridge_tasks.ledger.dead import Wanted
 from bridge_tasks.ledger.envelope import JOINED, Envelope
 from bridge_tasks.ledger.records import MICROSECONDS, DeadLetter, JobRecord, Outcome, State, pairs
 from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script
+from bridge_tasks.signing import signer_of
 
 PUT = Script("put", __package__)
 _BEGIN = Script("begin", __package__)
@@ -46,6 +50,10 @@ class LedgerRules(Protocol):
     @property
     def dead_letters(self) -> int:
         """How many are kept."""
+
+    @property
+    def signing_keys(self) -> tuple[SecretStr, ...]:
+        """With what messages are signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +266,7 @@ class JobLedger:
         message, queue, since, runs, now = (None if value is None else text(value) for value in known)
         if message is None or queue is None or now != state or queued not in (None, int(since or 0)):
             return False
-        envelope = Envelope.loads(message).fresh(anew=anew)
+        envelope = self._fresh(Envelope.loads(message), anew=anew)
         done = await run(
             self._client,
             _REQUEUE,
@@ -266,6 +274,28 @@ class JobLedger:
             [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
         )
         return int(done) == 1
+
+    async def refuse(self, name: str, message: Mapping[str, Any], error: MessageRefused) -> None:
+        """End a record whose message no worker takes; a message that only has its id ends nothing."""
+        known = await self._client.execute_command("HGET", keys.JOB + name, "message")
+        if known is not None and Envelope.loads(known).lasting == Envelope(message).lasting:
+            await self.finish(name, Outcome("failed", error=error))
+
+    def _fresh(self, envelope: Envelope, *, anew: bool) -> Envelope:
+        """Make a message ready to be sent again; it is signed anew only if it was signed by one of us.
+
+        Whoever can write a record could have anything signed otherwise.
+        """
+        fresh = envelope.fresh(anew=anew)
+        signer = signer_of(self._rules.signing_keys, self._rules.max_age)
+        if signer is None:
+            return fresh
+        now = time.time()
+        try:
+            signer.check(envelope.message, None if anew else now)
+        except MessageRefused:
+            return fresh
+        return Envelope(signer.signed(fresh.message, now))
 
     async def overdue(self, limit: int = 100) -> list[str]:
         """Return tasks that wait beyond the greatest age."""

@@ -60,6 +60,7 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.MessagesRestored: (logging.WARNING, "a dead worker's jobs go to others"),
     events.MessageRequeued: (logging.WARNING, "lost message put back"),
     events.JobsExpired: (logging.ERROR, "jobs too old"),
+    events.MessageDropped: (logging.ERROR, "message refused"),
 }
 """Of most facts, a line says just what they hold."""
 

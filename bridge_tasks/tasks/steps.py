@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Task, group
 from celery.canvas import _chain
+from celery.exceptions import InvalidTaskError
 
 from bridge_tasks.ledger.envelope import JOINED
 from bridge_tasks.messages import JOB, PART
@@ -32,6 +33,18 @@ class Step(Task):  # type: ignore[type-arg] # celery-types makes Task generic, C
         if claim.outcome is not None:
             return claim.outcome.result
         return self.run(*args, **kwargs)
+
+    def start_strategy(self, app: Any, consumer: Any, **options: Any) -> Any:
+        """Return what makes a request of a message; one of which it cannot is invalid, and ends no consumer."""
+        strategy = super().start_strategy(app, consumer, **options)
+
+        def guarded(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return strategy(*arguments, **keywords)
+            except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+                raise InvalidTaskError(type(error).__name__) from error
+
+        return guarded
 
     def replace(self, sig: Any) -> Any:
         """Put a canvas in this task's place, as Celery does; the ledger hears of it first."""

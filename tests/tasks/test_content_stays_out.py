@@ -20,7 +20,7 @@ from bridge_tasks.sandbox.server import running
 from bridge_tasks.tasks import create_stamp, generate_hash, stamp_file
 from tests.content.hosts import Host
 from tests.tasks.sending import done, inline
-from tests.workers import PATIENCE, Pool, eventually
+from tests.workers import PATIENCE, Pool, eventually, memory
 
 SECRET = "hunter2-swordfish"
 ENCODED = base64.b64encode(SECRET.encode()).decode().rstrip("=")
@@ -151,10 +151,3 @@ def test_a_400_mb_file_is_hashed_in_little_memory(prefork: Pool, huge: Path) -> 
     assert hashed["file_size_bytes"] == HUGE
     assert prefork.children() == children
     assert max(memory(child, "VmHWM") - idle[child] for child in children) < MEMORY
-
-
-def memory(pid: int, row: str) -> int:
-    """A row of a process's status, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith(f"{row}:")]
-    return int(kilobytes) * 1024
