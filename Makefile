@@ -6,7 +6,7 @@ READY  := $(VENV)/ready
 PEERS  := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-containers check bench soak clean
+.PHONY: help demo up test test-fleet test-containers check bench soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ demo: $(READY) ## Stamp 300 real files through real workers, in a temporary dire
 up: $(READY) ## Start Redis, both sandbox services, a worker and Flower on this machine
 	@$(BIN)/bridge-tasks up
 
-test: $(PEERS) ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+test: $(PEERS) ## Run the tests, but for those that take long
+	@$(BIN)/python -m pytest -m 'not fleet and not containers' --numprocesses 3 --dist loadgroup
+
+test-fleet: $(PEERS) ## Run the tests that start fleets, kill workers and Redis, and measure
+	@$(BIN)/python -m pytest -m 'fleet and not containers' --numprocesses 3 --dist loadgroup
 
 test-containers: $(PEERS) ## Run the tests on containers; a container engine must run
 	@$(BIN)/python -m pytest -m containers --timeout 600 tests/containers tests/integration

@@ -14,7 +14,6 @@ from benchmarks import harness, peers
 from benchmarks.harness import Figures, Row
 from bridge_tasks.sandbox.redis import private_redis
 
-COUNTS = (1, 2, 4, 8)
 WARM_UP = 201
 """Guarded calls of each process that are not measured, but counted by Redis."""
 
@@ -73,11 +72,11 @@ def row(count: int, told: list[dict[str, Any]], commands: int, rounds: int, call
     }
 
 
-def measure(rounds: int, calls: int) -> Figures:
+def measure(rounds: int, calls: int, counts: str = "1,2,4,8") -> Figures:
     """Measure each number of processes by itself."""
     rows = []
     with private_redis() as server, harness.canned_services(1) as (url,):
-        for count in COUNTS:
+        for count in map(int, counts.split(",")):
             before = harness.redis_commands(server.url)
             told = together(count, url, server.url, rounds, calls)
             rows.append(row(count, told, harness.redis_commands(server.url) - before, rounds, calls))
@@ -88,4 +87,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["member"]:
         member(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     else:
-        harness.run(__doc__, measure, rounds=25, calls=30)
+        harness.run(__doc__, measure, rounds=25, calls=30, counts="1,2,4,8")

@@ -7,142 +7,31 @@ meanwhile. All else is this event loop's own. An awaiting task that is cancelled
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-import redis.asyncio as aredis
 from celery.canvas import Signature
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from bridge_tasks import correlation, tracing
-from bridge_tasks.app import app
-from bridge_tasks.arrivals import Arrivals
+from bridge_tasks import correlation
 from bridge_tasks.bridge import Bridge, Job, ask_services, found, what_to_look_at
 from bridge_tasks.chunking import BulkRun
 from bridge_tasks.errors import BridgeError, JobUnknown
-from bridge_tasks.ledger import JobLedger, JobRecord, Outcome, keys
+from bridge_tasks.ledger import JobRecord, Outcome, keys
 from bridge_tasks.ledger.run_records import RunProgress
-from bridge_tasks.ledger.runs import RunLedger
-from bridge_tasks.resilience.state.shared_redis import SharedRedis
+from bridge_tasks.loop_line import line
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import current
-from bridge_tasks.settings import Settings, load
 from bridge_tasks.vitals import SystemHealth, look
 
 T = TypeVar("T")
 
-_CONNECTIONS = 8
-"""To each Redis, besides the one for the subscription; who finds none free waits a moment."""
-_SECONDS = 5.0
 _NEWS_SECONDS = 1.0
 _PAUSE_SECONDS = 0.2
-
-
-class _Line:
-    """What one event loop needs: connections, the arrivals of ends, and the thread that sends."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.users = 0
-        self._clients = [_client(settings.ledger_url), _client(settings.redis_url.get_secret_value())]
-        self.commands, shared = self._clients
-        self.ledger = JobLedger(self.commands, settings.ledger)
-        self.runs = RunLedger(self.commands, settings.ledger)
-        self.shared = SharedRedis(shared)
-        self._news = aredis.Redis.from_url(
-            settings.ledger_url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_SECONDS
-        )
-        self.arrivals = Arrivals(self._news, self.ledger)
-        self.outbox = _Outbox()
-
-    async def close(self) -> None:
-        await self.arrivals.close()
-        await self.outbox.close()
-        for client in (*self._clients, self._news):
-            await client.aclose()
-
-
-def _client(url: str) -> aredis.Redis:
-    pool = aredis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=_CONNECTIONS,
-        timeout=_SECONDS,
-        retry=Retry(NoBackoff(), 1),
-        socket_timeout=_SECONDS,
-        socket_connect_timeout=_SECONDS,
-    )
-    return aredis.Redis.from_pool(pool)
-
-
-_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Line]] = WeakKeyDictionary()
-"""One for each loop (and ledger); it is closed when nobody uses it any more."""
-
-
-@asynccontextmanager
-async def _line() -> AsyncIterator[_Line]:
-    settings = load()
-    lines = _lines.setdefault(asyncio.get_running_loop(), {})
-    line = lines.get(settings.ledger_url) or lines.setdefault(settings.ledger_url, _Line(settings))
-    line.users += 1
-    try:
-        yield line
-    finally:
-        line.users -= 1
-        if not line.users:
-            if lines.get(settings.ledger_url) is line:
-                del lines[settings.ledger_url]
-            await line.close()
-
-
-class _Outbox:
-    """Sends what is submitted, in a thread of its own, one batch after the other."""
-
-    def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
-        self._waiting: list[tuple[Signature[Any], str | None, bool, tracing.Carrier, asyncio.Future[Job]]] = []
-        self._sender: asyncio.Task[None] | None = None
-
-    async def send(self, work: Signature[Any], correlation_id: str | None, *, force: bool) -> Job:
-        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, correlation_id, force, tracing.carrier(), future))
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all(), name="bridge-send")
-        return await future
-
-    async def close(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(thread, _hang_up)
-            thread.shutdown(wait=False)
-
-    async def _send_all(self) -> None:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridge-send")
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            taken, self._waiting = self._waiting, []
-            some = [one for one in taken if not one[-1].cancelled()]
-            try:
-                works, carriers = [one[:3] for one in some], [one[3] for one in some]
-                answers: list[Any] = await loop.run_in_executor(
-                    self._thread, Bridge().submit_each, works, carriers
-                )
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who submitted
-                answers = [error] * len(some)
-            for (*_, future), answer in zip(some, answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +63,11 @@ class AsyncJob:
             BridgeError: the job failed, or was cancelled.
             TimeoutError: it has not ended yet.
         """
-        async with _line() as line:
+        async with line() as mine:
             try:
                 async with asyncio.timeout(timeout):
-                    outcome = await line.arrivals.outcome(self.id)
-                    whole = await _retried(lambda: line.ledger.all_of_it(self.parts, outcome))
+                    outcome = await mine.arrivals.outcome(self.id)
+                    whole = await _retried(lambda: mine.ledger.all_of_it(self.parts, outcome))
             except TimeoutError:
                 raise TimeoutError(f"job {self.id} has not ended after {timeout} s") from None
         if whole.error is not None:
@@ -191,8 +80,8 @@ class AsyncJob:
         Raises:
             JobUnknown: there is no record, or no longer.
         """
-        async with _line() as line:
-            known = await line.ledger.find(self.id)
+        async with line() as mine:
+            known = await mine.ledger.find(self.id)
         if known is None:
             raise JobUnknown(f"there is no record of job {self.id}")
         return known
@@ -203,8 +92,8 @@ class AsyncJob:
 
     async def cancel(self) -> bool:
         """Have what has not begun never begin; of a chain, every step to come. Whether there was any."""
-        async with _line() as line:
-            return await line.ledger.cancel(self.id) == "cancelled"
+        async with line() as mine:
+            return await mine.ledger.cancel(self.id) == "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +113,9 @@ class AsyncRun:
 
     async def __aiter__(self) -> AsyncIterator[RunProgress]:
         """Give its progress as it changes, at least once a second, until it has ended."""
-        async with _line() as line:
+        async with line() as mine:
             changed = asyncio.Event()
-            await line.arrivals.follow(keys.RUN_NEWS + self.id, changed)
+            await mine.arrivals.follow(keys.RUN_NEWS + self.id, changed)
             try:
                 while True:
                     changed.clear()
@@ -236,7 +125,7 @@ class AsyncRun:
                         return
                     await _event_or_timeout(changed, _NEWS_SECONDS)
             finally:
-                await line.arrivals.unfollow(keys.RUN_NEWS + self.id, changed)
+                await mine.arrivals.unfollow(keys.RUN_NEWS + self.id, changed)
 
     async def progress(self) -> RunProgress:
         """Return how it stands.
@@ -244,8 +133,8 @@ class AsyncRun:
         Raises:
             JobUnknown: there is no record, or no longer.
         """
-        async with _line() as line:
-            known = await line.runs.progress(self.id)
+        async with line() as mine:
+            known = await mine.runs.progress(self.id)
         if known is None:
             raise JobUnknown(f"there is no record of run {self.id}")
         return known
@@ -266,8 +155,8 @@ class AsyncRun:
 
     async def cancel(self) -> None:
         """Stop it: what is worked on ends soon, nothing else begins."""
-        async with _line() as line:
-            await line.runs.stop(self.id)
+        async with line() as mine:
+            await mine.runs.stop(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +179,7 @@ class AsyncBridge:
 
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
-        await self._stack.enter_async_context(_line())
+        await self._stack.enter_async_context(line())
         return self
 
     async def __aexit__(
@@ -332,8 +221,8 @@ class AsyncBridge:
         if isinstance(work, BulkRun):
             run: Run = await asyncio.to_thread(Bridge().submit, work, correlation_id=cid, force=force)
             return AsyncRun(run.id, run.correlation_id)
-        async with _line() as line:
-            return _awaitable(await line.outbox.send(work, cid, force=force))
+        async with line() as mine:
+            return _awaitable(await mine.outbox.send(work, cid, force=force))
 
     async def job(self, name: str) -> AsyncJob:
         """Return the job with this id.
@@ -356,8 +245,8 @@ class AsyncBridge:
         self, *, correlation_id: UUID | str | None = None, file: str | os.PathLike[str] = ""
     ) -> list[AsyncJob]:
         """Return the jobs with a correlation id, oldest first, or the latest job about a file, as far as known."""
-        async with _line() as line:
-            records = await found(line.ledger, correlation_id, file)
+        async with line() as mine:
+            records = await found(mine.ledger, correlation_id, file)
         return [AsyncJob(record.id, record.correlation_id, record.parts or (record.id,)) for record in records]
 
     async def as_completed(
@@ -374,8 +263,8 @@ class AsyncBridge:
         clock = asyncio.get_running_loop().time
         ends = None if timeout is None else clock() + timeout
         arrived: asyncio.Queue[tuple[str, asyncio.Future[Outcome]]] = asyncio.Queue()
-        async with _line() as line:
-            futures = {name: line.arrivals.expect(name) for name in waiting}
+        async with line() as mine:
+            futures = {name: mine.arrivals.expect(name) for name in waiting}
             for name, future in futures.items():
                 future.add_done_callback(lambda done, name=name: arrived.put_nowait((name, done)))  # type: ignore[misc]
             try:
@@ -387,11 +276,11 @@ class AsyncBridge:
                         raise TimeoutError(f"{len(waiting)} jobs have not ended after {timeout} s") from None
                     job = waiting.pop(name)
                     outcome = future.result()
-                    whole = await _retried(lambda job=job, it=outcome: line.ledger.all_of_it(job.parts, it))  # type: ignore[misc]
+                    whole = await _retried(lambda job=job, it=outcome: mine.ledger.all_of_it(job.parts, it))  # type: ignore[misc]
                     yield AsyncEnded(job, whole.result, whole.error)
             finally:
                 for name, future in futures.items():
-                    line.arrivals.forget(name, future)
+                    mine.arrivals.forget(name, future)
 
     async def health(self, *, services: bool = False) -> SystemHealth:
         """Say how all of it is: Redis, workers, queues, circuits, dead letters; never raises because one is down.
@@ -400,18 +289,9 @@ class AsyncBridge:
             services: ask both services as well, which may take seconds.
         """
         runtime = current()
-        async with _line() as line:
-            seen = await look(line.commands, line.shared, **what_to_look_at(runtime))
+        async with line() as mine:
+            seen = await look(mine.commands, mine.shared, **what_to_look_at(runtime))
         return replace(seen, services=await asyncio.to_thread(ask_services, runtime)) if services else seen
-
-
-def _hang_up() -> None:
-    """Close what Celery opened for this thread alone: its connections to the result backend, which chords need."""
-    backend = vars(app._local).pop("backend", None)  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
-    if backend is not None:
-        backend.result_consumer.stop()
-        backend.result_consumer._pubsub = None  # noqa: SLF001 - or a result that goes later would connect again
-        backend.client.connection_pool.disconnect()
 
 
 async def _retried(ask: Callable[[], Awaitable[T]]) -> T:

@@ -27,11 +27,18 @@ TOGETHER = {"cli": "stack", "tasks": "workers", "workflows": "workers"}
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
 
 
+FLEET = {"benchmarks", "chaos", "fleet", "integration"}
+"""Folders whose tests run many processes, kill them, and wait for leases to end: `make test-fleet`."""
+
+
 @pytest.hookimpl(wrapper=True)  # so that it is before xdist reads the groups, whoever was registered first
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Keep the tests of a file in one process, where there are several."""
+    """Keep the tests of a file in one process, where there are several; mark what takes long."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.parent.name, item.path.stem)))
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, item.path.stem)))
+        if folder in FLEET:
+            item.add_marker(pytest.mark.fleet)
     return (yield)
 
 

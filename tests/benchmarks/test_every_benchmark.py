@@ -18,7 +18,7 @@ from benchmarks.report import BENCHMARKS, DRAWN, PAGE, figures_of, main, written
 SHORT = {
     "call_overhead": ["--rounds", "1", "--calls", "20"],
     "replicas": ["--rounds", "1", "--calls", "3"],
-    "processes": ["--rounds", "1", "--calls", "3"],
+    "processes": ["--rounds", "1", "--calls", "3", "--counts", "1,2"],
     "rejection": ["--rounds", "1", "--calls", "20"],
     "cache_hit": ["--rounds", "1", "--calls", "10"],
     "store_away": ["--seconds", "1"],

@@ -21,6 +21,8 @@ from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.cache.conftest import connection
 from tests.running_service import RunningService
 
+pytestmark = pytest.mark.fleet
+
 PROCESSES, THREADS = 8, 8
 KILLS = 50
 LEASE = 0.25

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "bridge-tasks up": "the fixture `up`, and test_cli_up.py",
     "make bench": "tests/benchmarks",
     "make check": "CI's first step",
+    "make test-fleet": "CI's third step",
 }
 """What runs in another test, or around all of them."""
 

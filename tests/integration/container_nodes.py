@@ -54,6 +54,7 @@ def container_nodes() -> Iterator[Nodes]:
             command=["celery", "-A", "bridge_tasks.app", *COMMAND],
             environment={
                 **SETTINGS,
+                "BRIDGE_CHECK_ACCEPT": "redis-open,redis-no-password",  # its network is this test's alone
                 "BRIDGE_REDIS_URL": f"redis://{server.name}:6379/0",
                 "BRIDGE_METADATA__URLS": f"http://{services.name}:8053",
                 "BRIDGE_ONEXTREE__URLS": f"http://{services.name}:8058",

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from bridge_tasks import AsyncBridge, async_bridge
+from bridge_tasks import AsyncBridge, loop_line
 from bridge_tasks.async_bridge import AsyncJob
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import ContentUnavailable, InvalidRequest, JobCancelled, JobUnknown
@@ -145,12 +145,12 @@ async def test_without_async_with_it_works_as_well_and_leaves_nothing_open(
     assert (await job.state(), (await bridge.job(job.id)).id) == ("waiting", job.id)
     worker.end(job)
     assert await job == job.id
-    assert not async_bridge._lines.get(asyncio.get_running_loop())
+    assert not loop_line.lines.get(asyncio.get_running_loop())
     assert await until(lambda: subscriptions(bystander) == (0, 0))
 
 
 async def test_an_awaiting_task_that_is_cancelled_leaves_nothing_and_the_job_goes_on(worker: Worker) -> None:
-    async with AsyncBridge() as bridge, async_bridge._line() as line:
+    async with AsyncBridge() as bridge, loop_line.line() as line:
         job = await bridge.submit(hashing("patience"))
         with pytest.raises(TimeoutError, match=f"job {job.id} has not ended after 0.05 s"):
             await job.result(0.05)

@@ -85,3 +85,10 @@ def test_the_dashboard_s_queries_are_promql(dashboard: Any, tmp_path: Path) -> N
     file = tmp_path / "rules.json"  # JSON is YAML
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
+
+
+def test_the_runbook_tells_what_to_do_for_every_alert() -> None:
+    runbook = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    alerts = re.findall(r"- alert: (\w+)", ALERTS.read_text())
+    assert alerts
+    assert [name for name in alerts if f"`{name}`" not in runbook] == []

@@ -26,6 +26,8 @@ from bridge_tasks.sandbox.server import running
 from tests.tasks.sending import inline
 from tests.workers import PATIENCE, QUEUES, database, eventually, orchestrating
 
+pytestmark = pytest.mark.fleet
+
 POOLS = ("prefork", "threads", "solo")
 METADATA, ONEXTREE, BULK = QUEUES
 
