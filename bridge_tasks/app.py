@@ -18,7 +18,11 @@ from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.settings import load
 
 app = Celery(
-    "bridge_tasks", amqp=messages.FurnishingAMQP, task_cls="bridge_tasks.tasks.steps:Step", set_as_current=False
+    "bridge_tasks",
+    amqp=messages.FurnishingAMQP,
+    events="bridge_tasks.tellings:Events",
+    task_cls="bridge_tasks.tasks.steps:Step",
+    set_as_current=False,
 )
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE", "bridge_tasks.celeryconfig"))
 

@@ -14,7 +14,7 @@ _task = _settings.task
 broker_url = _settings.broker
 broker_transport = "bridge_tasks.broker:Transport" if _settings.redis_broker else None
 result_backend = _settings.result_backend
-imports = ("bridge_tasks.tasks", "bridge_tasks.worker")
+imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 
 # JSON only: a pickle in the queue would be code.
 task_serializer = result_serializer = "json"

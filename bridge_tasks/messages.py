@@ -124,14 +124,16 @@ class FurnishingAMQP(AMQP):
 
 
 def summary(keywords: Mapping[str, Any], cid: str) -> str:
-    """Describe a task's arguments for people: `cid=…, content=/docs/a.md, namespace=…`."""
+    """Describe a task's arguments for people: `{'cid': '…', 'content': '/docs/a.md', 'namespace': '…'}`.
+
+    Flower reads this as Celery writes arguments, so that `kwargs:cid=…` finds the tasks with just this id.
+    """
     told = {"cid": cid}
     if "content" in keywords:
-        told["content"] = _described(keywords["content"])
+        told["content"] = _described(keywords["content"])[:_SUBJECT_CHARS]
     if isinstance(keywords.get("items"), list):
         told["items"] = str(len(keywords["items"]))
-    told |= {key: str(keywords[key])[:200] for key in _TOLD if keywords.get(key)}
-    return ", ".join(f"{key}={value}" for key, value in told.items())
+    return repr(told | {key: str(keywords[key])[:_SUBJECT_CHARS] for key in _TOLD if keywords.get(key)})
 
 
 def subject(keywords: Mapping[str, Any]) -> str:

@@ -283,6 +283,22 @@ class TracingSettings(Section):
     share: float = Field(default=0.1, ge=0, le=1)
 
 
+class FlowerSettings(Section):
+    """Who may see Flower.
+
+    Attributes:
+        user: with this name,
+        password: and this; without one, it does not start (FLOWER_BASIC_AUTH=user:password will do as well).
+        state: the directory in which it keeps what it saw; by default one in the user's own ~/.local/state.
+        operate: whether it may change things: revoke jobs, shut workers down. If not, it only shows.
+    """
+
+    user: str = Field(default="bridge", pattern=r"^[^:,\s]+$")
+    password: SecretStr | None = Field(default=None, min_length=8)
+    state: str = ""
+    operate: bool = False
+
+
 class Settings(BaseSettings):
     """Everything that can be set.
 
@@ -318,6 +334,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    flower: FlowerSettings = FlowerSettings()
 
     @property
     def broker(self) -> str:

@@ -17,7 +17,7 @@ for index, queue in ipairs(KEYS) do
       depth = depth + length
       local read, message = pcall(cjson.decode, redis.call('LINDEX', list, -1))
       local id = read and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
-      local queued = id and tonumber(redis.call('HGET', 'bridge:job:' .. id, 'queued'))
+      local queued = type(id) == 'string' and tonumber(redis.call('HGET', 'bridge:job:' .. id, 'queued'))
       if queued and (not oldest or queued < oldest) then oldest = queued end
     end
   end
