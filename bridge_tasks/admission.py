@@ -32,6 +32,17 @@ _LIMITS = 2
 
 Check = Callable[[Any], bool]
 
+_ORDER: Final[Mapping[str, type]] = {
+    "method": str,
+    "arguments": dict,
+    "destination": list,
+    "pattern": str,
+    "matcher": str,
+    "ticket": str,
+    "reply_to": dict,
+}
+"""The parts of an order; none has to be there."""
+
 
 def envelope(raw: bytes, limit: int) -> dict[str, Any]:
     """Read what lies in a queue or comes over a channel, and give it a delivery tag of its own.
@@ -70,15 +81,21 @@ def vet_envelope(message: Any) -> None:
         _check(name, message.get(name), _is_text)
 
 
-def vet_order(message: Any) -> None:
+def vet_order(message: Any, *, order: bool = False) -> None:
     """Look whether what came over a channel, an order or an event, is something that Celery can read.
+
+    An order whose parts are of the wrong kind makes Celery open its channel anew, and take no more tasks.
 
     Raises:
         MessageRefused: it is not.
     """
     vet_envelope(message)
     _check("headers.compression", message["headers"].get("compression"), lambda told: told is None)
-    _check("body", _body_of(message), lambda told: isinstance(told, dict | list))
+    body = _body_of(message)
+    _check("body", body, lambda told: isinstance(told, dict if order else dict | list))
+    if order:
+        for name, kind in _ORDER.items():
+            _check(f"body.{name}", body.get(name), lambda told, kind=kind: told is None or isinstance(told, kind))
 
 
 def vet_task(message: Mapping[str, Any]) -> None:

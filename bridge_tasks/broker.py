@@ -173,7 +173,7 @@ class Channel(kombu_redis.Channel):
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         try:
-            admission.vet_order(message)
+            admission.vet_order(message, order=exchange.endswith(_ORDERS))
         except MessageRefused as error:
             events.emit(events.MessageDropped(exchange, error.field, error.reason, None))
             raise Empty from None
@@ -223,7 +223,7 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
 
-_REPLIES = ".pidbox"
+_ORDERS, _REPLIES = "pidbox", ".pidbox"
 """How the queues end in which answers of workers come, which are no tasks."""
 
 

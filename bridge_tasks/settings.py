@@ -287,8 +287,8 @@ class FlowerSettings(Section):
     """Who may see Flower.
 
     Attributes:
-        user: with this name,
-        password: and this; without one, it does not start (FLOWER_BASIC_AUTH=user:password will do as well).
+        user: the name of whoever may.
+        password: theirs; without one, it does not start (FLOWER_BASIC_AUTH=user:password will do as well).
         state: the directory in which it keeps what it saw; by default one in the user's own ~/.local/state.
         operate: whether it may change things: revoke jobs, shut workers down. If not, it only shows.
     """
