@@ -95,7 +95,8 @@ def vet_order(message: Any, *, order: bool = False) -> None:
     _check("body", body, lambda told: isinstance(told, dict if order else dict | list))
     if order:
         for name, kind in _ORDER.items():
-            _check(f"body.{name}", body.get(name), lambda told, kind=kind: told is None or isinstance(told, kind))
+            if not isinstance(body.get(name), kind | None):
+                raise MessageRefused(f"body.{name}", "is not what an order may hold there")
 
 
 def vet_task(message: Mapping[str, Any]) -> None:

@@ -1,0 +1,145 @@
+"""Flower, as `bridge-tasks up` starts it: shut to strangers, and a place to find one's jobs in."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flower.urls
+import httpx
+import pytest
+
+from tests.cli.command import Up, environment, eventually
+
+CHROMIUM = shutil.which("chromium")
+ALONE = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--window-size=1400,700", "--virtual-time-budget=8000"),
+)
+"""Chromium that speaks to nobody but us."""
+SECRET = "hunter2-planted"
+
+
+def path_of(handler: Any) -> str:
+    """A path that a handler of Flower's answers."""
+    pattern = handler[0] if isinstance(handler, tuple) else handler.matcher.regex.pattern
+    return re.sub(r"\(.+?\)", "x", str(pattern).rstrip("$?")).replace(".*", "/no/such/page")
+
+
+ROUTES = sorted(map(path_of, flower.urls.handlers))
+
+
+def orchestrate(up: Up, code: str) -> str:
+    """Run a program as somebody's orchestrator would run, in the directory of the stack; what it said."""
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=code,
+        cwd=up.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def page(up: Up) -> Iterator[httpx.Client]:
+    told = up.addresses["flower"]
+    with httpx.Client(base_url=told["url"], auth=(told["user"], told["password"]), timeout=20) as client:
+        yield client
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("route", [*ROUTES, "/runs", "/static/css/flower.css", "//metrics", "/%2e%2e/metrics"])
+def test_nothing_is_shown_without_the_password(up: Up, route: str, method: str) -> None:
+    url = f"{up.addresses['flower']['url']}{route}"
+    assert httpx.request(method, url).status_code == 401
+    wrong = httpx.request(method, url, auth=(up.addresses["flower"]["user"], "wrong"))
+    assert (wrong.status_code, wrong.headers["www-authenticate"].split()[0]) == (401, "Basic")
+
+
+def test_it_only_shows_and_changes_nothing(page: httpx.Client) -> None:
+    assert page.post("/api/task/async-apply/bridge.check_health", json={"args": []}).status_code in (401, 403)
+    assert page.post("/api/worker/shutdown/any").status_code in (401, 403)
+
+
+def test_the_tasks_of_a_chain_are_found_by_their_correlation_id_and_no_others(up: Up, page: httpx.Client) -> None:
+    (up.directory / "found.md").write_text("found\n")
+    (up.directory / "other.md").write_text("other\n")
+    code = """
+import sys
+from bridge_tasks import Bridge, workflows
+bridge = Bridge()
+jobs = [bridge.submit(workflows.stamp_file(name, context="c", correlation_id=cid, namespace=space))
+        for name, cid, space in (("found.md", "find-me", "docs.a"), ("other.md", "find-me-not", "docs.b"))]
+for job in jobs:
+    job.result(30)
+"""
+    orchestrate(up, code)
+
+    def found(query: str) -> list[str]:
+        table: dict[str, Any] = {"draw": 1, "start": 0, "length": 50, "search[value]": query, "columns[0][data]": "name"}
+        answer = page.get("/tasks/datatable", params={**table, "order[0][column]": 0, "order[0][dir]": "asc"})
+        return sorted(task["name"] for task in answer.json()["data"])
+
+    chain = ["bridge.create_stamp", "bridge.generate_hash", "bridge.get_intelligence"]
+    assert eventually(lambda: found("kwargs:cid=find-me") == chain), found("kwargs:cid=find-me")
+    assert "bridge.create_stamp" in found("kwargs:namespace=docs.a")
+
+
+def test_runs_and_queues_have_a_page(up: Up, page: httpx.Client) -> None:
+    (up.directory / "shown.md").write_text("shown\n")
+    assert up.run("stamp", "shown.md", "--correlation-id", "shown-run").status == 0
+    assert "shown-run" in page.get("/runs").text
+    broker = page.get("/broker").text
+    assert all(queue in broker for queue in ("bridge.metadata", "bridge.onextree", "bridge.bulk"))
+
+
+def test_a_secret_in_content_or_url_is_on_no_page_in_no_log_and_in_no_name(up: Up, page: httpx.Client) -> None:
+    code = f"""
+from bridge_tasks.tasks import generate_hash
+from bridge_tasks.models.content import InlineContent
+generate_hash.delay(content=InlineContent.of(b"{SECRET}"))
+try:
+    generate_hash.delay(content={{"kind": "url", "url": "http://127.0.0.1:1/a?token={SECRET}"}})
+    generate_hash.delay(content={{"kind": "url", "url": "http://me:{SECRET}@127.0.0.1:1/a"}})
+except Exception as error:
+    print(error)
+"""
+    printed = orchestrate(up, code)
+    pages = [
+        page.get(route)
+        for route in ("/", "/tasks", "/broker", "/runs", "/workers", "/metrics", "/api/tasks", "/api/workers")
+    ]
+    assert [one.status_code for one in pages] == [200] * len(pages)
+    seen = "".join(one.text for one in pages) + printed
+    assert SECRET not in seen
+    assert up.addresses["flower"]["password"] not in seen
+    logs = "".join(path.read_text(errors="replace") for path in up.directory.rglob("*.log"))
+    assert SECRET not in logs
+    command_lines = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    assert SECRET.encode() not in command_lines
+
+
+def test_an_operator_sees_jobs_in_a_browser(up: Up, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: .ci/chromium installs it")
+    told = up.addresses["flower"]
+    address = told["url"].replace("http://", f"http://{told['user']}:{told['password']}@")
+    shot = tmp_path / "flower.png"
+    command = [
+        CHROMIUM,
+        *ALONE,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--screenshot={shot}",
+        f"{address}/tasks",
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert shot.stat().st_size > 20_000, "an empty page is smaller"
