@@ -85,8 +85,9 @@ for job in jobs:
     orchestrate(up, code)
 
     def found(query: str) -> list[str]:
-        table: dict[str, Any] = {"draw": 1, "start": 0, "length": 50, "search[value]": query, "columns[0][data]": "name"}
-        answer = page.get("/tasks/datatable", params={**table, "order[0][column]": 0, "order[0][dir]": "asc"})
+        table: dict[str, Any] = {"draw": 1, "start": 0, "length": 50, "search[value]": query}
+        order = {"columns[0][data]": "name", "order[0][column]": 0, "order[0][dir]": "asc"}
+        answer = page.get("/tasks/datatable", params=table | order)
         return sorted(task["name"] for task in answer.json()["data"])
 
     chain = ["bridge.create_stamp", "bridge.generate_hash", "bridge.get_intelligence"]
