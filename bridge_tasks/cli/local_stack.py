@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 
 import redis
 from celery import Celery
-from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -28,7 +27,6 @@ from bridge_tasks.errors import ConfigurationError, InvalidRequest
 from bridge_tasks.sandbox.ports import HOST, is_free
 from bridge_tasks.sandbox.processes import LocalProcess, ProcessFailed
 from bridge_tasks.sandbox.redis import URL_VARIABLE, GivenRedis, NoRedisServer, PrivateRedis
-from bridge_tasks.settings import load
 
 _START_SECONDS = 30.0
 _WORKER_GRACE_SECONDS = 5.0
@@ -155,11 +153,11 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
             "BRIDGE_CONTENT__ROOTS": root,
         }
         # The password is in Flower's environment: a command line can be read by every user of the machine.
-        given = load().flower
-        user, password = given.user, given.password or SecretStr(secrets.token_urlsafe(12))
+        user = environment.get("BRIDGE_FLOWER__USER", "bridge")
+        password = environment.get("BRIDGE_FLOWER__PASSWORD") or secrets.token_urlsafe(12)
         secret = {
             "BRIDGE_FLOWER__USER": user,
-            "BRIDGE_FLOWER__PASSWORD": password.get_secret_value(),
+            "BRIDGE_FLOWER__PASSWORD": password,
             "BRIDGE_FLOWER__STATE": str(directory / "flower"),  # it goes with the Redis that it tells of
         }
 
@@ -181,7 +179,7 @@ def local_stack(plan: Plan, environment: Mapping[str, str]) -> Iterator[LocalSta
                     raise
                 observer = start_flower(0)  # which takes one and listens at once: nobody comes between
                 url = _flower_url(observer)
-            others, flower = [sandbox, observer], Flower(url, user, password.get_secret_value())
+            others, flower = [sandbox, observer], Flower(url, user, password)
         stopping.callback(ignore_signals)  # the first thing done at the end: nothing may cut the rest short
         served = _metrics_url(worker) if plan.metrics else None
         yield LocalStack(redis_url, metadata_url, onextree_url, flower, served, variables, worker, tuple(others))

@@ -21,13 +21,13 @@ JOINED = "x-bridge-joined"
 """Marks what a chord's header waits for: once one has failed, the results of the others are gone."""
 
 
-_NAMESPACE = re.compile(r"(?:^|, )namespace=([^,]+)")
+_NAMESPACE = re.compile(r"[{,] ?'namespace': (['\"])(.*?)\1[,}]")
 
 
 def namespace_in(summary: str) -> str:
     """Read the namespace in what is told of a task's arguments (`messages.summary`); empty where none is."""
     found = _NAMESPACE.search(summary)
-    return found[1] if found else ""
+    return found[2] if found else ""
 
 
 def queue_keys(queue: str) -> list[str]:

@@ -31,7 +31,7 @@ each = pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__na
 
 def drawn() -> dict[str, int]:
     """Read the tree in the module's docstring: each class, and how deep it stands."""
-    names = "Error|Request|Unavailable|Busy|Limited|Failed|Expired|Cancelled|Unknown"
+    names = "Error|Request|Refused|Unavailable|Busy|Limited|Failed|Expired|Cancelled|Unknown"
     lines = re.findall(rf"^(\W*)([A-Z]\w+(?:{names}))", inspect.getdoc(errors) or "", re.MULTILINE)
     return {name: len(indent) // 4 for indent, name in lines}
 

@@ -14,6 +14,7 @@ from bridge_tasks.ledger import Outcome, keys
 from bridge_tasks.ledger.overview import LedgerOverview, overview
 from bridge_tasks.ledger.run_records import RunOptions
 from bridge_tasks.ledger.runs import RunLedger
+from bridge_tasks.messages import summary
 from bridge_tasks.overview import Overview, take
 from bridge_tasks.pipelining import Pipelined, together
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig, CircuitState
@@ -63,7 +64,9 @@ def test_what_has_not_ended_is_told_oldest_first_with_who_is_at_it(desk: Desk) -
 
 def test_a_failure_is_told_with_why_and_for_whom(desk: Desk) -> None:
     desk.put("a")
-    told_by_message = envelope("a", kwargsrepr="cid=c1, content=/a.md, namespace=billing, context=x")
+    told_by_message = envelope(
+        "a", kwargsrepr=summary({"content": 7, "namespace": "billing", "context": "x"}, "c1")
+    )
     desk.client.hset(keys.JOB + "a", "message", told_by_message)
     desk.begin("a")
     desk.finish("a", Outcome("failed", error=ContentUnavailable("/a.md is gone")))

@@ -45,6 +45,7 @@ FACTS: list[tuple[events.Event, str, str]] = [
     (events.ReplicaEjected("S", "10.0.0.1:8053", 30.0, "failures in a row"), "warning", "replica ejected"),
     (events.ReplicasChanged("stamps.internal", 3), "info", "replicas changed"),
     (events.NameLookupFailed("stamps.internal", "gaierror"), "warning", "name not found"),
+    (events.MessageDropped("bridge.metadata", "body", "is not JSON", None), "error", "message refused"),
     (events.RequestHedged("S", "get_stamp", 0.2, True), "debug", "request hedged"),
 ]
 SUCCEEDED = next(fact for fact, _, event in FACTS if event == "job succeeded")
