@@ -83,8 +83,10 @@ def admits(request: HTTPServerRequest) -> bool:
         return bool(options.auth) and request.path.rstrip("/") not in _OAUTH_CLOSED
     kind, _, told = request.headers.get("Authorization", "").partition(" ")
     try:
-        given = b64decode(told, validate=True) if kind.lower() == "basic" else b""
+        given = b64decode(told, validate=True)
     except ValueError:
+        return False
+    if kind.lower() != "basic" or not given:
         return False
     known = [hmac.compare_digest(one.encode(), given) for one in options.basic_auth]  # all: no time tells which
     return any(known)
@@ -92,6 +94,8 @@ def admits(request: HTTPServerRequest) -> bool:
 
 def _prefer(settings: FlowerSettings) -> None:
     """Choose what Flower's own options (FLOWER_… and --…) leave open."""
+    # An empty variable is read as one empty pair, which whoever says nothing would match.
+    options.basic_auth = [pair for pair in options.basic_auth or () if all(pair.partition(":"))]
     if settings.password is not None and not options.basic_auth:
         options.basic_auth = [f"{settings.user}:{settings.password.get_secret_value()}"]
     if not options.address:

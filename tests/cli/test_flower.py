@@ -144,3 +144,31 @@ def test_an_operator_sees_jobs_in_a_browser(up: Up, tmp_path: Path) -> None:
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert shot.stat().st_size > 20_000, "an empty page is smaller"
+
+
+@pytest.mark.parametrize("given", ["", ":", "bridge:", ":secret-secret"])
+def test_half_a_pair_of_credentials_keeps_flower_from_starting(up: Up, given: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "bridge_tasks.app", "flower", "--port=0"],
+        cwd=up.directory,
+        env=environment({"FLOWER_BASIC_AUTH": given}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Flower needs a password" in done.stderr
+
+
+def test_no_credentials_are_never_right_ones(up: Up) -> None:
+    code = """
+import bridge_tasks.dashboard.guard as guard
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+guard.options.basic_auth = [""]
+for header in ({}, {"Authorization": "Basic "}, {"Authorization": "Bearer Og=="}):
+    line = RequestStartLine("GET", "/tasks", "HTTP/1.1")
+    headers = HTTPHeaders({"Host": "here", **header})
+    print(guard.admits(HTTPServerRequest(start_line=line, headers=headers)))
+"""
+    assert orchestrate(up, code).split() == ["False"] * 3
