@@ -7,6 +7,7 @@ ever printed: URLs that may hold a password are `SecretStr`.
 
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -297,6 +298,15 @@ class FlowerSettings(Section):
     password: SecretStr | None = Field(default=None, min_length=8)
     state: str = ""
     operate: bool = False
+
+    def credentials(self, pairs: Iterable[str]) -> list[str]:
+        """Return what to ask for: Flower's own `user:password` pairs, where one is whole; else what is set here.
+
+        An empty FLOWER_BASIC_AUTH is read as one empty pair, which whoever says nothing would match.
+        """
+        whole = [pair for pair in pairs if all(pair.partition(":"))]
+        ours = [] if self.password is None else [f"{self.user}:{self.password.get_secret_value()}"]
+        return whole or ours
 
 
 class Settings(BaseSettings):

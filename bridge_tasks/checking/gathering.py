@@ -18,7 +18,7 @@ from kombu.transport import get_transport_cls
 from bridge_tasks.checking.facts import CeleryFacts, Facts, FlowerFacts, RedisFacts, Role, RootFacts, ServiceFacts
 from bridge_tasks.checking.redis_server import ask, is_loopback
 from bridge_tasks.configuration import PREFIX, all_settings, known
-from bridge_tasks.settings import ENV_FILE, ServiceSettings, Settings, own_file
+from bridge_tasks.settings import ENV_FILE, FlowerSettings, ServiceSettings, Settings, own_file
 
 OUR_TRANSPORT: Final = "bridge_tasks.broker:Transport"
 
@@ -46,7 +46,7 @@ def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str
         roots=tuple(map(_root, settings.content.roots)),
         hosts=settings.content.hosts,
         inner_hosts=tuple(filter(_is_inner, settings.content.hosts)),
-        flower=_flower(environment),
+        flower=_flower(settings.flower, environment),
         task_deadline=task.deadline,
         retry_maximum=task.retry.maximum,
         retry_total=task.retry.longest,
@@ -171,16 +171,17 @@ def _is_inner(host: str) -> bool:
     return address.is_loopback or address.is_private or address.is_link_local
 
 
-def _flower(environment: Mapping[str, str]) -> FlowerFacts | None:
-    """Read what Flower would read; None where nothing here is for Flower."""
+def _flower(settings: FlowerSettings, environment: Mapping[str, str]) -> FlowerFacts | None:
+    """Read what Flower would read, and as its guard does; None where nothing here is for Flower."""
     told = {name: value for name, value in environment.items() if name.startswith("FLOWER_")}
     if not told:
         return None
-    basic = told.get("FLOWER_BASIC_AUTH", "")
-    pairs = [pair.partition(":")[::2] for pair in basic.split(",") if pair]
+    asked_for = settings.credentials(told.get("FLOWER_BASIC_AUTH", "").split(","))
+    pairs = [pair.partition(":")[::2] for pair in asked_for]
+    address = told.get("FLOWER_ADDRESS", "")  # none given: the guard has it listen on this machine only
     return FlowerFacts(
-        beyond=not is_loopback(told.get("FLOWER_ADDRESS", "")) and not told.get("FLOWER_UNIX_SOCKET"),
-        guarded=bool(basic or told.get("FLOWER_AUTH") or told.get("FLOWER_AUTH_PROVIDER")),
+        beyond=bool(address) and not is_loopback(address) and not told.get("FLOWER_UNIX_SOCKET"),
+        guarded=bool(asked_for or told.get("FLOWER_AUTH")),
         weak=any(len(password) < _SHORT or password == user for user, password in pairs),
         open_api=told.get("FLOWER_UNAUTHENTICATED_API", "").lower() in _YES,
     )

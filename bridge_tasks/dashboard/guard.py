@@ -94,10 +94,7 @@ def admits(request: HTTPServerRequest) -> bool:
 
 def _prefer(settings: FlowerSettings) -> None:
     """Choose what Flower's own options (FLOWER_… and --…) leave open."""
-    # An empty variable is read as one empty pair, which whoever says nothing would match.
-    options.basic_auth = [pair for pair in options.basic_auth or () if all(pair.partition(":"))]
-    if settings.password is not None and not options.basic_auth:
-        options.basic_auth = [f"{settings.user}:{settings.password.get_secret_value()}"]
+    options.basic_auth = settings.credentials(options.basic_auth or ())
     if not options.address:
         options.address = HOST
     options.read_only = options.read_only or not settings.operate

@@ -37,7 +37,7 @@ def test_the_command_passes_a_good_deployment_clean(variables: dict[str, str], t
 
 
 def test_the_command_tells_what_why_and_the_fix_at_80_columns(variables: dict[str, str], tmp_path: Path) -> None:
-    extra = variables | {"BRIDGE_CONTENT__ROOTS": "/", "FLOWER_PORT": "5555", "COLUMNS": "80"}
+    extra = variables | {"BRIDGE_CONTENT__ROOTS": "/", "FLOWER_ADDRESS": "10.0.0.1", "COLUMNS": "80"}
     done = run("check", cwd=tmp_path, extra=extra)
     assert done.status == 1
     assert "FATAL root-system\n" in done.out

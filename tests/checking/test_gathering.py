@@ -233,7 +233,9 @@ def test_what_a_configuration_module_changes_is_found(
         ("root-missing", {"BRIDGE_CONTENT__ROOTS": "/nobody/has/this"}),
         ("root-writable", {"BRIDGE_CONTENT__ROOTS": "/tmp"}),  # noqa: S108 - what nobody should
         ("no-root", {"BRIDGE_CONTENT__ROOTS": ""}),
-        ("flower-open", {"FLOWER_PORT": "5555"}),
+        ("flower-open", {"FLOWER_ADDRESS": "0.0.0.0"}),  # noqa: S104 - what nobody should
+        ("flower-open", {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": ""}),
+        ("flower-open", {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": "bridge:"}),
         ("flower-api", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_UNAUTHENTICATED_API": "true"}),
         ("flower-password", {"FLOWER_BASIC_AUTH": "admin:admin"}),
         ("debug-log", {"BRIDGE_LOG__LEVEL": "DEBUG"}),
@@ -241,6 +243,18 @@ def test_what_a_configuration_module_changes_is_found(
 )
 def test_what_the_environment_says_is_found(name: str, variables: dict[str, str], deployment: Deployment) -> None:
     assert list(deployment.found(variables)) == [name]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"FLOWER_PORT": "5555"},  # its guard has it listen on this machine only
+        {"FLOWER_ADDRESS": "10.0.0.1", "BRIDGE_FLOWER__PASSWORD": "long enough for this"},
+        {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": "bridge:long enough for this"},
+    ],
+)
+def test_a_flower_that_is_shut_is_no_finding(variables: dict[str, str], deployment: Deployment) -> None:
+    assert deployment.found(variables) == {}
 
 
 def test_a_transport_made_of_ours_is_ours(deployment: Deployment) -> None:

@@ -24,14 +24,14 @@ def _flower(facts: Facts) -> Iterator[Finding]:
     if flower.beyond and not flower.guarded:
         yield fatal(
             "flower-open",
-            "Flower listens beyond this machine and asks nobody who he is.",
-            "Everybody there sees every job, its result and every worker.",
-            'export FLOWER_BASIC_AUTH="bridge:$(openssl rand -base64 18)"  # or FLOWER_ADDRESS=127.0.0.1',
+            "Flower is to listen beyond this machine, and to ask nobody who he is.",
+            "Everybody there could see every job and every worker: it does not start like this.",
+            'export FLOWER_BASIC_AUTH="bridge:$(openssl rand -base64 18)"  # or BRIDGE_FLOWER__PASSWORD',
         )
     elif flower.weak:
         yield warning(
             "flower-password",
-            "The password in FLOWER_BASIC_AUTH is short, or is the user's name.",
+            "Flower's password is short, or is the user's name.",
             "It can be guessed, and Flower does not slow anybody down.",
             'export FLOWER_BASIC_AUTH="bridge:$(openssl rand -base64 18)"',
         )
