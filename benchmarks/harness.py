@@ -11,10 +11,12 @@ import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -65,6 +67,15 @@ def _canned_service() -> Iterator[str]:
         assert process.stdout  # noqa: S101 - for the type checker
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
         process.stdin.close()
+
+
+def new_files(directory: Path, count: int) -> list[Path]:
+    """Write files that nobody has seen: a page of text each."""
+    folder = Path(tempfile.mkdtemp(dir=directory))
+    paths = [folder / f"{number}.txt" for number in range(count)]
+    for path in paths:
+        path.write_text(f"{path}\n" + "A page of text, as people write it.\n" * 50)
+    return paths
 
 
 def interleaved(peers: Mapping[str, Call], rounds: int, calls: int) -> dict[str, "Times"]:

@@ -52,7 +52,7 @@ class Watched:
 
     def round(self, directory: Path, files: int) -> None:
         """Have new files stamped, and note how long it took."""
-        paths = _new_files(directory, files)
+        paths = harness.new_files(directory, files)
         used, began = _processor_seconds(self.worker), time.perf_counter()
         self.orchestrator.apply(_stamp, (paths,))
         took = time.perf_counter() - began
@@ -65,7 +65,7 @@ def measure(rounds: int, files: int, workers: int) -> Figures:
     with (
         tempfile.TemporaryDirectory(prefix="bridge-bench-") as name,
         ExitStack() as running,
-        _collector() as collector,
+        harness.canned_services(1) as (collector,),
     ):
         directory = Path(name)
         plan = Plan(directory, concurrency=1, log_level="WARNING")  # its worker idles in a database of its own
@@ -148,16 +148,6 @@ def _worker(environment: Mapping[str, str], count: int, log: Path) -> Iterator[i
             process.terminate()
 
 
-@contextmanager
-def _collector() -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.canned_server"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin  # noqa: S101 - for the type checker
-        assert process.stdout  # noqa: S101 - for the type checker
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.stdin.close()
-
-
 def _processor_seconds(worker: int) -> float:
     """What a worker and its children have used so far (Linux)."""
     children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
@@ -166,14 +156,6 @@ def _processor_seconds(worker: int) -> float:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _new_files(directory: Path, count: int) -> list[Path]:
-    folder = Path(tempfile.mkdtemp(dir=directory))
-    paths = [folder / f"{number}.txt" for number in range(count)]
-    for path in paths:
-        path.write_text(f"{path}\n" + "A page of text, as people write it.\n" * 50)
-    return paths
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def measure(rounds: int, files: int) -> Figures:
         commands = dict.fromkeys(ways, 0.0)
         for number in range(rounds + 1):
             for name, way in ways.items():
-                paths = _new_files(Path(directory), files)
+                paths = harness.new_files(Path(directory), files)
                 before = harness.redis_commands(server.url)
                 began = time.perf_counter()
                 way(paths)
@@ -84,14 +84,6 @@ def _ways() -> dict[str, Way]:
         "submit_all": lambda paths: list(bridge.submit_all(jobs(paths))),
         "a run": lambda paths: bridge.submit(workflows.stamp_files(paths, context=CONTEXT)),
     }
-
-
-def _new_files(directory: Path, count: int) -> list[Path]:
-    folder = Path(tempfile.mkdtemp(dir=directory))
-    paths = [folder / f"{number}.txt" for number in range(count)]
-    for path in paths:
-        path.write_text(f"{path}\n")
-    return paths
 
 
 if __name__ == "__main__":

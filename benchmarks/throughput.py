@@ -55,7 +55,7 @@ def _ratios(directory: Path, rounds: int, files: int, bulk: int) -> harness.Row:
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, (way, many) in ways.items():
-            made = _new_files(directory, bulk if many else files)
+            made = harness.new_files(directory, bulk if many else files)
             began = time.perf_counter()
             way(made)
             rates[name].append(len(made) / (time.perf_counter() - began))
@@ -110,15 +110,6 @@ def _ways() -> dict[str, tuple[Way, bool]]:
 def _all(bridge: Any, jobs: list[Any]) -> None:
     for ended in bridge.as_completed(jobs, PATIENCE):
         assert ended.error is None, ended  # noqa: S101 - the same
-
-
-def _new_files(directory: Path, count: int) -> list[Path]:
-    """Write files that nobody has seen: a page of text each."""
-    folder = Path(tempfile.mkdtemp(dir=directory))
-    paths = [folder / f"{number}.txt" for number in range(count)]
-    for path in paths:
-        path.write_text(f"{path}\n" + "A page of text, as people write it.\n" * 50)
-    return paths
 
 
 @contextmanager
