@@ -73,7 +73,8 @@ def test_dashboard_and_alerts_ask_for_what_there_is_and_the_dashboard_for_all_th
 def test_promtool_takes_the_alerts_and_they_fire_when_they_should() -> None:
     assert "SUCCESS" in promtool("check", "rules", "--lint=all", "--lint-fatal", str(ALERTS))
     assert "SUCCESS" in promtool("test", "rules", str(ALERTS.with_name("alerts_test.yml")))
-    promtool("check", "config", "--syntax-only", str(ALERTS.with_name("prometheus.yml")))
+    for name in ("prometheus.yml", "compose.yml"):
+        promtool("check", "config", "--syntax-only", str(ALERTS.with_name(name)))
 
 
 @needs_promtool
