@@ -14,7 +14,7 @@ from uuid import UUID
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import broker, correlation, operations, runs, tracing
+from bridge_tasks import correlation, operations, recording, runs, tracing
 from bridge_tasks.app import app
 from bridge_tasks.chunking import BulkRun
 from bridge_tasks.driver import BlockingRedis
@@ -155,7 +155,7 @@ class Bridge:
         known = set(carried(work))
         default = correlation_id or correlation.current() or next(filter(None, known), correlation.ensure())
         plan = planned(work, force=force)
-        with correlation.bound(default) as bound, broker.submitting(plan) as under_way:
+        with correlation.bound(default) as bound, recording.submitting(plan) as under_way:
             send(work)
         if under_way.stands is None and not plan.whole:
             runtime = current()

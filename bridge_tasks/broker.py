@@ -8,69 +8,24 @@ that comes is let in only if `admission` knows it for one; kombu's own way with 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
 
-import orjson
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 
-from bridge_tasks import admission, events
-from bridge_tasks.driver import BlockingRedis, drive
+from bridge_tasks import admission, events, recording
 from bridge_tasks.errors import MessageRefused
-from bridge_tasks.ledger import JobLedger, keys
+from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.envelope import Envelope
 from bridge_tasks.ledger.jobs import PUT
-from bridge_tasks.ledger.records import Submission
-from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import load
-from bridge_tasks.signing import signer_of
 
 _HOLD = Script("hold", keys.__package__)
 _ACKNOWLEDGE = Script("acknowledge", keys.__package__)
-
-
-@dataclass(slots=True)
-class Submitting:
-    """A submission under way.
-
-    Attributes:
-        submission: what is submitted.
-        stands: the job that stands in its place, once that is known.
-        state: that job's.
-        accepted: whether the ledger has it.
-        held_back: the calls of the script that would have been made, where they are collected.
-    """
-
-    submission: Submission
-    stands: str | None = None
-    state: str | None = None
-    accepted: bool = False
-    held_back: list[tuple[Any, ...]] | None = field(default=None, repr=False)
-
-
-_submitting: ContextVar[Submitting | None] = ContextVar("bridge_submitting", default=None)
-
-
-@contextmanager
-def submitting(submission: Submission, *, collect: bool = False) -> Iterator[Submitting]:
-    """Have the first message that is sent in a `with` block carry a submission.
-
-    Args:
-        submission: what is submitted.
-        collect: send nothing; `held_back` tells what to send.
-    """
-    under_way = Submitting(submission, held_back=[] if collect else None)
-    token = _submitting.set(under_way)
-    try:
-        yield under_way
-    finally:
-        _submitting.reset(token)
 
 
 class QoS(kombu_redis.QoS):
@@ -95,7 +50,7 @@ class QoS(kombu_redis.QoS):
 
     def _run(self, script: Script, *arguments: Any) -> None:
         with self.channel.conn_or_acquire() as client:  # type: ignore[attr-defined] # not in the stubs
-            run_script(client, script, 2, self.unacked_index_key, self.unacked_key, *arguments)
+            recording.run_script(client, script, 2, self.unacked_index_key, self.unacked_key, *arguments)
 
 
 class Channel(kombu_redis.Channel):
@@ -113,19 +68,16 @@ class Channel(kombu_redis.Channel):
         self.do_restore = not self.unacked_key.startswith(keys.UNACKED)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        message = _signed(message)
+        message = recording.signed(message)
         headers = message["headers"]
-        recorded = isinstance(headers.get("id"), str) and (
-            str(headers.get("task")).startswith(OUR_TASKS) or headers.get(JOB)
-        )
-        if not recorded or options.get("_publish_batch") is not None:
+        if not recording.is_recorded(headers) or options.get("_publish_batch") is not None:
             super()._put(queue, message, **options)
             return
-        under_way = _submitting.get()
+        under_way = recording.under_way()
         if under_way is not None and under_way.stands is not None:
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined] # not in the stubs
-        arguments = _arguments(key, message)
+        arguments = (3, *recording.keys_of(headers["id"], key), *recording.record_of(message, key))
         if under_way is None or under_way.accepted:
             self._script(arguments)
             return
@@ -134,10 +86,7 @@ class Channel(kombu_redis.Channel):
             under_way.held_back.append(arguments)
             return
         sent, name, state = self._script(arguments)
-        under_way.accepted = True
-        under_way.state = state.decode()
-        if not sent and name.decode() != headers["id"]:
-            under_way.stands = name.decode()
+        under_way.learn(headers["id"], sent=bool(sent), stands=name, state=state)
 
     def _brpop_read(self, **options: Any) -> bool:
         """Take one message and deliver it, as kombu does; one that is refused is dropped, and that is told."""
@@ -180,17 +129,9 @@ class Channel(kombu_redis.Channel):
         return bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc] # not in the stubs
 
     def _refuse(self, queue: str, raw: bytes, error: MessageRefused) -> None:
-        """Tell that a message is dropped; whoever waits for a job whose very message it is, hears why."""
+        """Drop a message, and tell."""
         told = Envelope.loads(raw if len(raw) <= load().ledger.max_message_bytes else b"")
-        name = told.task_id if admission.is_id(told.task_id) else None
-        events.emit(events.MessageDropped(queue, error.field, error.reason, name))
-        if name is None:
-            return
-        try:
-            with self.conn_or_acquire() as client:
-                drive(JobLedger(BlockingRedis(client), load().ledger).refuse(name, told.message, error))
-        except redis.RedisError as away:
-            events.emit(events.LedgerSilent("refuse", type(away).__name__))
+        recording.refuse(self.conn_or_acquire, queue, told.task_id, told.message, error)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -206,15 +147,7 @@ class Channel(kombu_redis.Channel):
 
     def _script(self, arguments: tuple[Any, ...]) -> Any:
         with self.conn_or_acquire() as client:
-            return run_script(client, PUT, *arguments)
-
-
-def run_script(client: Any, script: Script, *arguments: Any) -> Any:
-    """Run a script of the ledger over a blocking client."""
-    try:
-        return client.execute_command("EVALSHA", script.digest, *arguments)
-    except redis.exceptions.NoScriptError:
-        return client.execute_command("EVAL", script.source, *arguments)
+            return recording.run_script(client, PUT, *arguments)
 
 
 class Transport(kombu_redis.Transport):
@@ -227,64 +160,13 @@ _ORDERS, _REPLIES = "pidbox", ".pidbox"
 """How the queues end in which answers of workers come, which are no tasks."""
 
 
-def _signed(message: dict[str, Any]) -> dict[str, Any]:
-    """Sign what asks for a task, where there are keys, and send nothing that no worker would take."""
-    if "task" not in message["headers"]:
-        return message
-    rules = load().ledger
-    signer = signer_of(rules.signing_keys, rules.max_age)
-    if signer is not None:
-        message = signer.signed(orjson.loads(dumps(message)), time.time())
-    if len(message["body"]) > rules.max_message_bytes // 2:  # else it cannot reach the limit with all its headers
-        size = len(dumps(message))
-        if size > rules.max_message_bytes:
-            raise MessageRefused("message", f"is {size} bytes; at most {rules.max_message_bytes} are sent")
-    return message
-
-
 def _admitted(raw: bytes, *, task: bool) -> Any:
     """Read what came out of a queue.
 
     Raises:
         MessageRefused: it is no message, or nobody signed it who may.
     """
-    rules = load().ledger
-    message = admission.envelope(raw, rules.max_message_bytes)
+    message = admission.envelope(raw, load().ledger.max_message_bytes)
     if task:
-        admission.vet_task(message)
-        signer = signer_of(rules.signing_keys, rules.max_age)
-        if signer is not None:
-            signer.check(message, time.time())
-    if _TYPED not in raw:
-        return message
-    try:  # a date, say, in somebody's own header: kombu marks such values
-        return loads(orjson.dumps(message))
-    except (ValueError, TypeError, AttributeError, ArithmeticError):
-        raise MessageRefused("message", "holds a marked value that cannot be read") from None
-
-
-_TYPED = b'"__type__"'
-
-
-def _arguments(key: str, message: dict[str, Any]) -> tuple[Any, ...]:
-    """What `put.lua` takes of any message."""
-    headers = message["headers"]
-    name = headers["id"]
-    ledger = load().ledger
-    return (
-        3,
-        keys.JOB + name,
-        key,
-        keys.OPEN + key,
-        name,
-        dumps(message),
-        key,
-        headers["task"],
-        headers.get(HEADER) or "",
-        headers.get(SUBJECT) or "",
-        rank_of(headers),
-        int(ledger.max_age + ledger.keep),
-        headers.get(JOB) or "",
-        headers.get(PART) or "",
-        headers.get(ITEM) or "",
-    )
+        recording.vet_task(message)
+    return recording.revived(message, raw)

@@ -12,7 +12,7 @@ _settings = load()
 _task = _settings.task
 
 broker_url = _settings.broker
-broker_transport = "bridge_tasks.broker:Transport" if _settings.redis_broker else None
+broker_transport = _settings.transport
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 
@@ -46,7 +46,7 @@ task_time_limit = _task.deadline + 30
 
 # A waiting message belongs to nobody: take one when there is a slot for it.
 worker_prefetch_multiplier = 1
-worker_disable_prefetch = True
+worker_disable_prefetch = not _settings.rabbit_broker  # RabbitMQ gives each slot one, of each queue
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_soft_shutdown_timeout = _task.deadline
 
@@ -56,14 +56,19 @@ task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.1, "interval_
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_pool_acquire_timeout = 10
-broker_transport_options = {
-    "visibility_timeout": _task.visibility_timeout,
-    "unacked_restore_throttle": 1,
-    "socket_timeout": 5,
-    "socket_connect_timeout": 5,
-    "socket_keepalive": True,
-    "health_check_interval": 15,
-}
+broker_heartbeat = 20  # RabbitMQ's only: a worker finds out that nobody is at the other end
+broker_transport_options = (
+    {"confirm_publish": True, "write_timeout": 10}
+    if _settings.rabbit_broker
+    else {
+        "visibility_timeout": _task.visibility_timeout,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+    }
+)
 visibility_timeout = _task.visibility_timeout
 
 result_expires = _task.result_ttl

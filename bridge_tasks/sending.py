@@ -16,7 +16,7 @@ from celery.utils.time import utcoffset
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge_tasks import broker, correlation, tracing
+from bridge_tasks import correlation, recording, tracing
 from bridge_tasks.app import app
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.ledger import Submission
@@ -73,7 +73,7 @@ def prepared(work: Signature[Any], *, force: bool, carrier: tracing.Carrier | No
     work = fresh(work)
     plan = planned(work, force=force)
     span = tracing.span("submit", carried=carrier, attributes={"bridge.job": plan.job})
-    with span, broker.submitting(plan, collect=True) as under_way, announcing_later() as announcements:
+    with span, recording.submitting(plan, collect=True) as under_way, announcing_later() as announcements:
         send(work)
     if under_way.held_back is None or len(under_way.held_back) != 1:
         raise InvalidRequest("work", "is a canvas: submit it by itself")

@@ -357,6 +357,21 @@ class Settings(BaseSettings):
         return self.broker.partition("://")[0] in ("redis", "rediss")
 
     @property
+    def transport(self) -> str | None:
+        """Kombu's name for the transport of ours that speaks to the broker; None where it is another's."""
+        return {
+            "redis": "bridge_tasks.broker:Transport",
+            "rediss": "bridge_tasks.broker:Transport",
+            "amqp": "bridge_tasks.rabbitmq:Transport",
+            "amqps": "bridge_tasks.rabbitmq:SSLTransport",
+        }.get(self.broker.partition("://")[0])
+
+    @property
+    def rabbit_broker(self) -> bool:
+        """Whether the broker is a RabbitMQ."""
+        return self.broker.partition("://")[0] in ("amqp", "amqps")
+
+    @property
     def ledger_url(self) -> str:
         """Where the records are: with the messages, where those are in Redis. Secret and all."""
         return self.broker if self.redis_broker else self.redis_url.get_secret_value()

@@ -8,6 +8,7 @@ its settings and its application at one database, and puts both back.
 import gc
 import json
 import os
+import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -117,24 +118,33 @@ def eventually(check: Callable[[], T], seconds: float = PATIENCE) -> T:
     return answer
 
 
+_OF_THE_BROKER = ("broker_url", "broker_transport", "broker_transport_options", "result_backend")
+
+
 @contextmanager
 def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
     """Let this process be an orchestrator with this environment, for the length of a `with` block."""
-    before = dict(app.conf)
+    before = {name: app.conf[name] for name in _OF_THE_BROKER}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         load.cache_clear()
         runtime.close()  # one that a test before opened elsewhere
-        app.conf.update(broker_url=environment["BRIDGE_REDIS_URL"], result_backend=environment["BRIDGE_REDIS_URL"])
+        app.conf.update(of_the_broker())
         _disconnect()
         try:
             yield
         finally:
             runtime.close()
-            app.conf.update({name: before.get(name) for name in ("broker_url", "result_backend")})
+            app.conf.update(before)
             _disconnect()
     load.cache_clear()
+
+
+def of_the_broker() -> dict[str, Any]:
+    """What Celery is configured with about its broker, where the environment is as it is now."""
+    values = runpy.run_module("bridge_tasks.celeryconfig")
+    return {name: values[name] for name in _OF_THE_BROKER}
 
 
 def _disconnect() -> None:

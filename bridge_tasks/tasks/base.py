@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
@@ -129,7 +129,7 @@ class BridgeTask(Step, Generic[R]):
             if again:
                 self._put_back(error)
             raise
-        except Ignore:
+        except (Ignore, Reject):
             raise
         except Exception as error:
             self._tell("failed", began, subject, error)

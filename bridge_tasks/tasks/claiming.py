@@ -1,6 +1,7 @@
 """What the ledger says before a task runs, and is told when it ended. For messages that a worker holds.
 
 Before, an unreachable ledger is no reason not to work: the message is there, and services are asked once per key.
+(With another broker than the ledger's Redis, it is: there may be a copy of the message, and only a claim tells.)
 After, it is told for as long as a restart of Redis takes: an end that nobody knows of would be worked for again.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import redis
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from bridge_tasks import events
 from bridge_tasks.errors import BridgeError, JobExpired, JobFailed
@@ -36,16 +37,27 @@ def claim(request: Any) -> Claim:
 
     Raises:
         Ignore: somebody else runs it, or nobody is to.
+        Reject: nobody can tell; it goes back into its queue.
         JobExpired: it is too old.
     """
     runtime = current()
     lease = load().task.deadline + LEASE_MARGIN
     headers = {**(request.headers or {}), **{name: request.get(name) for name in _COUNTS}}
-    try:
-        said = runtime.run(runtime.ledger.begin(request.id, rank_of(headers), this_worker(), lease))
-    except redis.RedisError as error:
-        events.emit(events.LedgerSilent("begin", type(error).__name__))
-        return Claim("run")
+
+    def ask() -> Claim:
+        return runtime.run(runtime.ledger.begin(request.id, rank_of(headers), this_worker(), lease))
+
+    if load().rabbit_broker:
+        answer = _insisted("begin", ask)
+        if answer is None:
+            raise Reject("the ledger is away", requeue=True)
+        said = answer
+    else:
+        try:
+            said = ask()
+        except redis.RedisError as error:
+            events.emit(events.LedgerSilent("begin", type(error).__name__))
+            return Claim("run")
     if said.verdict == "old":
         raise JobExpired(
             f"the job did not end within {load().ledger.max_age:.0f} s (BRIDGE_LEDGER__MAX_AGE)", "age"

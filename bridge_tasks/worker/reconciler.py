@@ -27,6 +27,7 @@ from bridge_tasks.settings import LedgerSettings
 
 _LEASE = "bridge:reconciler"
 _RESTORE = Script("restore", "bridge_tasks.ledger")
+_ABANDONED = Script("abandoned", "bridge_tasks.ledger")
 _BINDINGS = "_kombu.binding."
 _SECONDS = 2.0
 _LEAVE_SECONDS = 10.0
@@ -46,9 +47,10 @@ class Reconciler:
         url: the Redis with the messages and their records.
         settings: how often, and when a worker is dead.
         name: this worker's.
+        relayed: whether messages are in another broker, which knows itself what dead workers held.
     """
 
-    def __init__(self, url: str, settings: LedgerSettings, name: str) -> None:
+    def __init__(self, url: str, settings: LedgerSettings, name: str, *, relayed: bool = False) -> None:
         self._client = redis.Redis.from_url(
             url, retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
         )
@@ -59,6 +61,7 @@ class Reconciler:
         self._looks = math.ceil(settings.dead_after / settings.look_seconds)
         self._watched: Watched = {}
         self._name = name
+        self._relayed = relayed
         self._suspects: dict[str, dict[str, int]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bridge-reconciler", daemon=True)
@@ -126,7 +129,10 @@ class Reconciler:
         held |= self._held("unacked")  # of a worker that is not ours
         now = drive(self._ledger.now())
         for queue in drive(self._ledger.queues()):
-            self._find_lost(queue, held, now)
+            if self._relayed:
+                self._put_back(queue, self._abandoned(queue), held, now)
+            else:
+                self._put_back(queue, self._candidates(queue, now), held, now)
         self._expire()
         self._client.set(keys.LOOKED, drive(self._ledger.now()))
 
@@ -180,15 +186,24 @@ class Reconciler:
         """Give one message back, if it is still there; how many that is."""
         return int(self._script(_RESTORE, names, [tag, envelope.redelivered().dumps()]))
 
-    def _find_lost(self, queue: str, held: set[str], now: int) -> None:
+    def _put_back(self, queue: str, candidates: dict[str, int], held: set[str], now: int) -> None:
+        """Put back what is missing twice in a row."""
         suspects = self._suspects.get(queue, {})
-        candidates = self._candidates(queue, now)
         found, self._suspects[queue] = lost(QueueSeen(candidates, held), suspects)
         for name in found:
             queued = candidates[name]
             for state in ("waiting", "running"):
                 if drive(self._ledger.requeue(name, state=state, queued=queued)):
                     events.emit(events.MessageRequeued(name, queue, (now - queued) / MICROSECONDS))
+
+    def _abandoned(self, queue: str) -> dict[str, int]:
+        """The records of which a run began that nobody goes on with.
+
+        The broker delivers such a message again, as a rule before this. But one that came again while its run went
+        on was dropped as a copy of it; when the run's worker dies then, there is no other.
+        """
+        found = self._script(_ABANDONED, [keys.RUNNING + queue], [])
+        return {name.decode(): int(queued) for name, queued in zip(found[::2], found[1::2], strict=True)}
 
     def _candidates(self, queue: str, now: int) -> dict[str, int]:
         """The open records that are older than the oldest messages of the queue."""

@@ -25,9 +25,11 @@ from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.workers import name_worker, this_worker
 from bridge_tasks.observability import logs
 from bridge_tasks.settings import load
+from bridge_tasks.tasks import claiming
 from bridge_tasks.tasks.intelligence import warm_cache
 from bridge_tasks.worker.metrics import Metrics
 from bridge_tasks.worker.reconciler import Reconciler
+from bridge_tasks.worker.relay import Relay
 from bridge_tasks.worker.start_check import look_over
 from bridge_tasks.worker.warming import warm_list
 
@@ -40,6 +42,7 @@ _ENDURING = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "inte
 _log = logging.getLogger(__name__)
 
 _reconcilers: list[Reconciler] = []
+_relays: list[Relay] = []
 _metrics: list[Metrics] = []
 
 _GREEN_POOLS = frozenset({"gevent", "eventlet"})
@@ -69,12 +72,13 @@ def _keep_trying_to_store_results(conf: Any, **_: Any) -> None:
 def _hold_messages_by_name(sender: str = "", conf: Any = None, **_: Any) -> None:
     """Give this worker a name, and keep apart what it holds: who finds it dead knows what to give back."""
     name = name_worker(sender)
-    conf.broker_transport_options = {
-        **conf.broker_transport_options,
-        "unacked_key": keys.UNACKED + name,
-        "unacked_index_key": keys.UNACKED_INDEX + name,
-        "unacked_mutex_key": keys.UNACKED_MUTEX + name,
-    }
+    if load().redis_broker:
+        conf.broker_transport_options = {
+            **conf.broker_transport_options,
+            "unacked_key": keys.UNACKED + name,
+            "unacked_index_key": keys.UNACKED_INDEX + name,
+            "unacked_mutex_key": keys.UNACKED_MUTEX + name,
+        }
     conf.task_publish_retry_policy = _ENDURING
 
 
@@ -121,10 +125,15 @@ def _look_over(sender: Any, **_: Any) -> None:
 
 @worker_ready.connect(dispatch_uid="bridge_tasks.reconcile", weak=False)
 def _reconcile(**_: Any) -> None:
-    settings = load()
-    if settings.redis_broker and not _reconcilers:
-        _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, this_worker()))
-        _reconcilers[0].start()
+    settings, name = load(), this_worker()
+    if settings.transport is None or _reconcilers:
+        return
+    _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, name, relayed=settings.rabbit_broker))
+    _reconcilers[0].start()
+    if settings.rabbit_broker:
+        patience = settings.task.deadline + claiming.LEASE_MARGIN
+        _relays.append(Relay(settings.ledger_url, settings.ledger, name, patience))
+        _relays[0].start()
 
 
 def give_back() -> None:
@@ -135,6 +144,8 @@ def give_back() -> None:
 
 @worker_shutdown.connect(dispatch_uid="bridge_tasks.leave", weak=False)
 def _leave(**_: Any) -> None:
+    while _relays:
+        _relays.pop().stop()
     while _reconcilers:
         _reconcilers.pop().stop()
 

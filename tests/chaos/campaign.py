@@ -22,6 +22,7 @@ import httpx
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.chaos.sides import AWAY, KINDS, Services, Side, Work, command, inherited
+from tests.rabbit_server import PrivateRabbit
 
 _TICK = 0.05
 _SUBMITTERS = 3
@@ -59,6 +60,7 @@ class Plan:
         pools: one worker of each.
         calm: whether the services behave.
         fsync: how Redis writes its append-only file.
+        broker: what carries the messages: Redis, or a RabbitMQ, which is killed as often as Redis is.
         seed: of all chance.
     """
 
@@ -69,6 +71,7 @@ class Plan:
     pools: tuple[str, ...] = ("prefork", "threads", "prefork", "threads")
     calm: bool = False
     fsync: Literal["always", "everysec"] = "always"
+    broker: Literal["redis", "amqp"] = "redis"
     seed: int = 0
 
 
@@ -88,6 +91,7 @@ class Counts:
     kills: int = 0
     children: int = 0
     restarts: int = 0
+    rabbit_restarts: int = 0
     faults: int = 0
     resubmitted: int = 0
 
@@ -109,6 +113,7 @@ class Campaign:
     accepted: list[Accepted] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
     _server: PrivateRedis = field(init=False)
+    _rabbit: PrivateRabbit | None = None
     _services: Services = field(init=False)
     _http: httpx.Client = field(init=False)
     _workers: list[LocalProcess] = field(default_factory=list)
@@ -117,6 +122,8 @@ class Campaign:
     def set_up(self) -> Services:
         """Start Redis and the services; workers come with `wage`."""
         self._server = self._stack.enter_context(PrivateRedis(append_only=True, fsync=self.plan.fsync))
+        if self.plan.broker == "amqp":
+            self._rabbit = self._stack.enter_context(PrivateRabbit())
         self._http = self._stack.enter_context(httpx.Client(timeout=30))
         ports = ("--metadata-port", "0", "--onextree-port", "0", "--database", str(self.directory / "stamps.db"))
         sandbox = self._stack.enter_context(
@@ -131,7 +138,8 @@ class Campaign:
         urls = json.loads(sandbox.tail().splitlines()[-1])
         files = self.directory / "files"
         files.mkdir()
-        self._services = Services(self._server.url, urls["metadata_url"], urls["onextree_url"], files)
+        broker = self._rabbit.url if self._rabbit else self._server.url
+        self._services = Services(self._server.url, broker, urls["metadata_url"], urls["onextree_url"], files)
         return self._services
 
     def wage(self) -> None:
@@ -213,6 +221,18 @@ class Campaign:
             yield from _pause(chance.uniform(0.2, 3.0))
             self._server.start()
             self.counts.restarts += 1
+            if self._rabbit is not None:
+                yield from self._restart_rabbit(self._rabbit, chance.uniform(0.2, 3.0))
+
+    def _restart_rabbit(self, rabbit: PrivateRabbit, away: float) -> Iterator[bool]:
+        """Kill RabbitMQ too; it takes seconds to come back, and workers are killed meanwhile."""
+        yield from _pause(away)
+        rabbit.kill()
+        yield from _pause(away)
+        rabbit.begin()
+        while not rabbit.answers():
+            yield True
+        self.counts.rabbit_restarts += 1
 
     def _misbehaving(self, submitters: Sequence[threading.Thread]) -> Iterator[bool]:
         chance = random.Random(self.plan.seed + 3)

@@ -32,6 +32,7 @@ class Services:
     """Where everything is."""
 
     redis_url: str
+    broker_url: str
     metadata: str
     onextree: str
     files: Path
@@ -72,6 +73,7 @@ class Ours:
         """The settings; what is not here is as it comes."""
         return {
             "BRIDGE_REDIS_URL": services.redis_url,
+            "BRIDGE_BROKER_URL": services.broker_url,
             "BRIDGE_CONTENT__ROOTS": str(services.files),
             "BRIDGE_METADATA__URLS": services.metadata,
             "BRIDGE_ONEXTREE__URLS": services.onextree,

@@ -25,6 +25,7 @@ from bridge_tasks.settings import load
 from tests.chaos import plain
 from tests.chaos.campaign import Accepted, Campaign, Plan
 from tests.chaos.sides import AWAY, Ours, Plain, Services, Side
+from tests.workers import of_the_broker
 
 OVER = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -34,7 +35,7 @@ SETTLE_SECONDS = {"ours": 90.0, "plain": 3.0 * plain.VISIBILITY}
 _PATIENCE = 30.0
 """Seconds after which a worker that was killed should long be known to be dead."""
 
-INDEXES = ("bridge:open:*", "bridge:unacked*", "bridge:worker:*", "bridge:left:*", "unacked*")
+INDEXES = ("bridge:outbox", "bridge:open:*", "bridge:unacked*", "bridge:worker:*", "bridge:left:*", "unacked*")
 
 SHORT = ("--jobs", "300", "--kills", "10", "--restarts", "1", "--pace", "1.5", "--json")
 """What a minute is enough for."""
@@ -98,6 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--side", choices=("ours", "plain"), default="ours", help="plain: Celery alone, its safest"
     )
+    parser.add_argument(
+        "--broker", choices=("redis", "amqp"), default="redis", help="amqp: a RabbitMQ, killed as often as Redis"
+    )
     parser.add_argument("--calm", action="store_true", help="let the services behave: nothing but kills")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON before the last line")
     parser.add_argument("--short", action="store_true", help=f"the same as {' '.join(SHORT)}")
@@ -105,8 +109,17 @@ def main(arguments: list[str] | None = None) -> int:
     if given.short:
         given = parser.parse_args(SHORT, given)
     seed = given.seed if given.seed is not None else int.from_bytes(os.urandom(3))
+    if given.side == "plain" and given.broker != "redis":
+        parser.error("plain Celery is measured on Redis")
     plan = Plan(
-        given.jobs, given.kills, given.restarts, pace=given.pace, calm=given.calm, fsync=given.fsync, seed=seed
+        given.jobs,
+        given.kills,
+        given.restarts,
+        pace=given.pace,
+        calm=given.calm,
+        fsync=given.fsync,
+        broker=given.broker,
+        seed=seed,
     )
     print(f"seed {seed}", flush=True)  # noqa: T201 - the person who runs it reads it
     return _run(plan, given.side, as_json=given.json)
@@ -136,6 +149,7 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
         figures = {
             **asdict(counts),
             "side": side_name,
+            "broker": plan.broker,
             "fsync": plan.fsync,
             "calm": plan.calm,
             "seed": plan.seed,
@@ -160,7 +174,7 @@ def _submitting(side: Side, services: Services) -> Iterator[None]:
     """Let this process be the submitter of a side."""
     os.environ.update(side.environment(services))
     load.cache_clear()
-    app.conf.update(broker_url=services.redis_url, result_backend=services.redis_url)
+    app.conf.update(of_the_broker())
     plain.app.conf.update(broker_url=services.redis_url, result_backend=services.redis_url)
     try:
         yield

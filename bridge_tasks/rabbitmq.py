@@ -1,0 +1,312 @@
+"""Celery's transport for RabbitMQ; each message of ours has a record in the ledger, written before it is sent.
+
+Nothing may get lost in between: a record is written together with a note in the outbox, the message is sent and
+confirmed, and only then the note is taken out; what is left over is sent by `worker.relay`. So a message may come
+twice, which its claim knows. Queues that last are quorum queues. What waits for its time waits in the outbox, not
+in a queue and in no worker. A message that comes is let in only if `admission` knows it for one.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any, Final
+
+import amqp
+import orjson
+import redis
+from amqp.exceptions import RecoverableChannelError, RecoverableConnectionError, error_for_code
+from amqp.spec import Basic
+from kombu.transport import pyamqp
+from kombu.utils.json import dumps
+
+from bridge_tasks import admission, events, recording
+from bridge_tasks.errors import MessageRefused
+from bridge_tasks.ledger import keys
+from bridge_tasks.ledger.jobs import PUT
+from bridge_tasks.ledger.outbox import OUTBOX_SENT
+from bridge_tasks.ledger.records import MICROSECONDS
+from bridge_tasks.ledger.workers import this_worker
+from bridge_tasks.runtime import current
+from bridge_tasks.settings import load
+
+CONFIRM_SECONDS: Final = 10.0
+"""After which a message that is not confirmed is taken for not sent; it may have been."""
+LEDGER_SECONDS: Final = 60.0
+"""How long a worker waits for the ledger: as long as a restart of Redis may take."""
+SHORT_WAIT: Final = 1.0
+"""Seconds that a message may wait in a worker for its time: no longer than it takes to find it in the outbox."""
+
+_PAUSE_SECONDS = 0.5
+_KEPT = ("correlation_id", "reply_to", "priority", "delivery_mode")
+"""Properties that a message keeps from its sender to its worker. Its time to live is not among them: a worker that
+takes what is too old says so, where a queue would drop it without a word."""
+
+
+class Message(pyamqp.Message):
+    """A message as it came, and as the ledger keeps it."""
+
+    def __init__(self, raw: amqp.Message, channel: Any = None, **options: Any) -> None:
+        super().__init__(raw, channel=channel, **options)
+        self._raw = _kept(raw, self.delivery_info["exchange"], self.delivery_info["routing_key"])
+        if self.delivery_info.get("redelivered") and "task" in self.headers:
+            self.headers = {**self.headers, "redelivered": True}  # type: ignore[dict-item] # the stubs know texts
+
+
+class Channel(pyamqp.Channel):
+    """A channel whose messages have records, and are confirmed one by one."""
+
+    Message = Message
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._published = 0
+        self._unconfirmed: set[int] = set()
+        self._nacked = False
+        self._returned: Exception | None = None
+        self._cancelled: set[str] = set()
+        self._selected = False
+        super().__init__(*arguments, **options)
+
+    def queue_declare(self, queue: str = "", *positional: Any, **options: Any) -> Any:
+        """Declare a queue; one that is to last is a quorum queue, unless somebody wants another."""
+        lasting = options.get("durable") and not options.get("exclusive") and not options.get("auto_delete")
+        if lasting and not options.get("passive"):
+            options["arguments"] = {"x-queue-type": "quorum", **(options.get("arguments") or {})}
+        return super().queue_declare(queue, *positional, **options)
+
+    def wait(
+        self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False
+    ) -> Any:
+        """Wait for an answer, as py-amqp does, but not for ever."""
+        return super().wait(method, callback, CONFIRM_SECONDS if timeout is None else timeout, returns_tuple)
+
+    # Sending
+
+    def basic_publish_confirm(
+        self, msg: amqp.Message, exchange: str = "", routing_key: str = "", **options: Any
+    ) -> None:
+        """Send a message; when this returns, RabbitMQ has it, or the outbox has.
+
+        Raises:
+            amqp.exceptions.RecoverableConnectionError, OSError: RabbitMQ or the ledger is out of reach.
+            amqp.exceptions.RecoverableChannelError: no queue takes it; it was not sent.
+            MessageRefused: no worker would take it.
+        """
+        del options  # what is not to vanish is mandatory, whatever the sender thinks
+        headers = msg.properties.get("application_headers") or {}
+        if "task" not in headers:  # an event, an order, an answer: whoever listens hears it
+            self._send(msg, exchange, routing_key, mandatory=False)
+            return
+        message = recording.signed(orjson.loads(dumps(_kept(msg, exchange, routing_key))))
+        if recording.is_recorded(headers):
+            self._send_recorded(message, routing_key)
+        else:
+            msg.properties["application_headers"] = message["headers"]
+            self._send(msg, exchange, routing_key, mandatory=True)
+
+    basic_publish = basic_publish_confirm  # type: ignore[assignment] # each with its own signature
+
+    def resend(self, message: Mapping[str, Any]) -> None:
+        """Send a message as the ledger keeps it; its record stays as it is."""
+        told = message["properties"].get("delivery_info") or {}
+        properties = {name: value for name, value in message["properties"].items() if name in _KEPT}
+        made = amqp.Message(
+            message["body"],
+            content_type=message["content-type"],
+            content_encoding=message["content-encoding"],
+            application_headers=dict(message["headers"]),
+            **properties,
+        )
+        self._send(made, told.get("exchange") or "", told["routing_key"], mandatory=True)
+
+    def _send_recorded(self, message: dict[str, Any], queue: str) -> None:
+        """Write the record of a message, send it, and take it out of the outbox."""
+        under_way = recording.under_way()
+        if under_way is not None and under_way.stands is not None:
+            return
+        name, later = message["headers"]["id"], _later(message["headers"])
+        arguments: tuple[Any, ...] = recording.record_of(message, queue)
+        submitted = under_way is not None and not under_way.accepted
+        if under_way is not None and submitted:
+            arguments = (*arguments, *under_way.submission.arguments())
+        sent, stands, state, *due = self._record(name, queue, arguments, later)
+        if under_way is not None and submitted:
+            under_way.learn(name, sent=bool(sent), stands=stands, state=state)
+        if due and not later:
+            self.resend(message)
+            self._note_sent(name, due[0])
+
+    def _record(self, name: str, queue: str, arguments: tuple[Any, ...], later: int) -> Any:
+        """Write the record and the note; a worker outlasts a restart of Redis, a producer is told soon."""
+        hold = int(load().ledger.look_seconds * 2 * MICROSECONDS)
+        touched = (*recording.keys_of(name, queue), keys.OUTBOX)
+        until = time.monotonic() + (LEDGER_SECONDS if this_worker() != "nobody" else 0.0)
+        while True:
+            try:
+                return recording.run_script(
+                    current().ledger_redis, PUT, len(touched), *touched, *arguments, hold, later
+                )
+            except redis.RedisError as error:
+                if time.monotonic() > until:
+                    raise RecoverableConnectionError(f"the ledger is away: {type(error).__name__}") from error
+                time.sleep(_PAUSE_SECONDS)
+
+    def _note_sent(self, name: str, due: Any) -> None:
+        """Take a message out of the outbox; where that cannot be, it is sent once more."""
+        try:
+            recording.run_script(current().ledger_redis, OUTBOX_SENT, 1, keys.OUTBOX, name, due)
+        except redis.RedisError as error:
+            events.emit(events.LedgerSilent("sent", type(error).__name__))
+
+    def _send(self, msg: amqp.Message, exchange: str, routing_key: str, *, mandatory: bool) -> None:
+        """Send, and wait until RabbitMQ has it: on the disks of most of its nodes, in a quorum queue."""
+        if not self._selected:
+            self.confirm_select()
+            self._selected = True
+        self._published += 1
+        tag = self._published
+        self._unconfirmed.add(tag)
+        self._nacked, self._returned = False, None
+        super().basic_publish(msg, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        self._await_confirm(tag)
+        if self._returned is not None:
+            self.connection.client.declared_entities.clear()  # somebody deleted the queue: it is declared anew
+            raise RecoverableChannelError(f"no queue takes it: {self._returned}")
+        if self._nacked:
+            raise RecoverableConnectionError("RabbitMQ refused a message: it has no quorum, or no room")
+
+    def _await_confirm(self, tag: int) -> None:
+        until = time.monotonic() + CONFIRM_SECONDS
+        while tag in self._unconfirmed:
+            if self.connection is None:
+                raise RecoverableConnectionError("the connection was lost before a message was confirmed")
+            left = until - time.monotonic()
+            if left <= 0:
+                raise RecoverableConnectionError(f"a message was not confirmed within {CONFIRM_SECONDS:g} s")
+            try:
+                self.connection.drain_events(timeout=left)
+            except TimeoutError:
+                continue
+
+    def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
+        self._confirm(delivery_tag, multiple=multiple)
+
+    def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
+        self._nacked = self._nacked or delivery_tag == self._published or multiple
+        self._confirm(delivery_tag, multiple=multiple)
+
+    def _confirm(self, tag: int, *, multiple: bool) -> None:
+        self._unconfirmed -= {one for one in self._unconfirmed if one == tag or (multiple and one < tag)}
+
+    def _on_basic_return(
+        self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: amqp.Message
+    ) -> None:
+        del message
+        self._returned = error_for_code(
+            reply_code, f"{reply_text} ({exchange or routing_key})", Basic.Return, amqp.ChannelError
+        )
+
+    # Taking
+
+    def basic_consume(  # type: ignore[override] # kombu names what it gives
+        self, queue: str = "", *positional: Any, callback: Callable[[Any], Any], **options: Any
+    ) -> Any:
+        """Consume a queue; what is no message of its kind is dropped, and that is told."""
+
+        def vetted(raw: Any) -> None:
+            if raw.delivery_info["consumer_tag"] in self._cancelled:
+                self.basic_reject(raw.delivery_tag, requeue=True)  # others may have it
+                return
+            try:
+                _vet(raw, queue)
+            except MessageRefused as error:
+                self.basic_ack(raw.delivery_tag)
+                self._refuse(queue, raw, error)
+            else:
+                callback(raw)
+
+        return super().basic_consume(queue, *positional, callback=vetted, **options)  # type: ignore[misc]
+
+    def basic_cancel(self, consumer_tag: str, *positional: Any, **options: Any) -> Any:
+        """Stop consuming: at once, whatever is on its way here."""
+        self._cancelled.add(consumer_tag)
+        return super().basic_cancel(consumer_tag, *positional, **options)
+
+    def _refuse(self, queue: str, raw: amqp.Message, error: MessageRefused) -> None:
+        headers = raw.properties.get("application_headers") or {}
+        if queue.startswith(_EVENTS) or _ORDERS in queue:
+            events.emit(events.MessageDropped(queue, error.field, error.reason, None))
+            return
+        told = _kept(raw, raw.delivery_info["exchange"], raw.delivery_info["routing_key"])
+        recording.refuse(lambda: nullcontext(current().ledger_redis), queue, headers.get("id"), told, error)
+
+
+class Connection(pyamqp.Connection):
+    """A connection with such channels."""
+
+    Channel = Channel
+
+
+class Transport(pyamqp.Transport):
+    """The AMQP transport over such connections."""
+
+    Connection = Connection
+
+    def qos_semantics_matches_spec(self, connection: Any) -> bool:
+        """Have each consumer's prefetch be its own: a quorum queue knows no other."""
+        del connection
+        return True
+
+
+class SSLTransport(pyamqp.SSLTransport, Transport):
+    """The same over TLS."""
+
+
+_ORDERS, _EVENTS, _REPLIES = ".pidbox", "celeryev", ".reply."
+"""What is in the names of queues that hold no tasks."""
+
+
+def _kept(raw: amqp.Message, exchange: str, routing_key: str) -> dict[str, Any]:
+    """A message in the shape in which all brokers' messages are kept, vetted and signed."""
+    body = raw.body
+    properties: dict[str, Any] = {name: raw.properties[name] for name in _KEPT if name in raw.properties}
+    return {
+        "body": body.decode(errors="replace") if isinstance(body, bytes | bytearray | memoryview) else body,
+        "content-type": raw.properties.get("content_type"),
+        "content-encoding": raw.properties.get("content_encoding"),
+        "headers": raw.properties.get("application_headers") or {},
+        "properties": {**properties, "delivery_info": {"exchange": exchange, "routing_key": routing_key}},
+    }
+
+
+def _vet(raw: amqp.Message, queue: str) -> None:
+    """Look whether what came is what a queue of its kind may hold.
+
+    Raises:
+        MessageRefused: it is not.
+    """
+    limit = load().ledger.max_message_bytes
+    if len(raw.body) > limit:
+        raise MessageRefused("message", f"is larger than {limit} bytes")
+    message = _kept(raw, raw.delivery_info["exchange"], raw.delivery_info["routing_key"])
+    if queue.startswith(_EVENTS) or (_ORDERS in queue and _REPLIES not in queue):
+        admission.vet_order(message, order=_ORDERS in queue)
+        return
+    admission.vet_envelope(message)
+    if _ORDERS in queue:
+        return
+    try:
+        read = orjson.loads(packed := orjson.dumps(message))
+    except (TypeError, ValueError, RecursionError):
+        raise MessageRefused("headers", "hold what is no JSON") from None
+    recording.vet_task(read)
+    raw.properties["application_headers"] = recording.revived(read, packed)["headers"]
+
+
+def _later(headers: Mapping[str, Any]) -> int:
+    """When a message is to be sent that waits for its time, in microseconds; 0 for now."""
+    try:
+        due = datetime.fromisoformat(str(headers.get("eta"))).timestamp()
+    except ValueError:
+        return 0
+    return int(due * MICROSECONDS) if due - time.time() > SHORT_WAIT else 0
