@@ -307,7 +307,7 @@ def what_to_look_at(runtime: Runtime) -> dict[str, Any]:
     return {
         "queues": [queue.name for queue in app.conf.task_queues],
         "circuits": {service: Asker(breaker.name, breaker.config) for service, breaker in breakers.items()},
-        "redis_broker": runtime.settings.redis_broker,
+        "broker": runtime.settings.broker_kind,
     }
 
 

@@ -18,7 +18,7 @@ from bridge_tasks.resilience.policy.breaker import Circuit
 from bridge_tasks.resilience.state import circuit_script
 from bridge_tasks.resilience.state.circuit_script import Asker, Told
 from bridge_tasks.resilience.state.shared_redis import SharedRedis, StoreUnavailable
-from bridge_tasks.vitals import SystemHealth, look
+from bridge_tasks.vitals import Broker, SystemHealth, look
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def take(
     *,
     queues: Sequence[str],
     circuits: Mapping[str, Asker],
-    redis_broker: bool,
+    broker: Broker,
     cache: Callable[[SharedRedis], RedisCache] | None,
     most: int,
 ) -> Overview:
@@ -59,14 +59,14 @@ def take(
         shared: the Redis with circuits and cache.
         queues: those that workers read.
         circuits: by service, its circuit.
-        redis_broker: whether messages are in the ledger's Redis.
+        broker: what carries the messages.
         cache: makes a view of the cache; None where nothing is kept.
         most: how many jobs, failures and runs of each kind.
     """
     now = time.monotonic()
     store = SharedRedis(shared)
     health, jobs, stats, *seen = together(
-        look(ledger, store, queues=queues, circuits={}, redis_broker=redis_broker),
+        look(ledger, store, queues=queues, circuits={}, broker=broker),
         _or_none(overview(ledger, most)),
         _stats(cache(store) if cache else None),
         *(_circuit(store, asker, now) for asker in circuits.values()),

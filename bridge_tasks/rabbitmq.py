@@ -60,7 +60,7 @@ class Channel(pyamqp.Channel):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._published = 0
-        self._unconfirmed: set[int] = set()
+        self._awaited: int | None = None
         self._nacked = False
         self._returned: Exception | None = None
         self._cancelled: set[str] = set()
@@ -95,7 +95,7 @@ class Channel(pyamqp.Channel):
         del options  # what is not to vanish is mandatory, whatever the sender thinks
         headers = msg.properties.get("application_headers") or {}
         if "task" not in headers:  # an event, an order, an answer: whoever listens hears it
-            self._send(msg, exchange, routing_key, mandatory=False)
+            self._push(msg, exchange, routing_key, mandatory=False)
             return
         message = recording.signed(orjson.loads(dumps(_kept(msg, exchange, routing_key))))
         if recording.is_recorded(headers):
@@ -158,17 +158,19 @@ class Channel(pyamqp.Channel):
         except redis.RedisError as error:
             events.emit(events.LedgerSilent("sent", type(error).__name__))
 
-    def _send(self, msg: amqp.Message, exchange: str, routing_key: str, *, mandatory: bool) -> None:
-        """Send, and wait until RabbitMQ has it: on the disks of most of its nodes, in a quorum queue."""
+    def _push(self, msg: amqp.Message, exchange: str, routing_key: str, *, mandatory: bool) -> int:
+        """Send, and return the number under which it will be confirmed: RabbitMQ counts all of a channel."""
         if not self._selected:
             self.confirm_select()
             self._selected = True
-        self._published += 1
-        tag = self._published
-        self._unconfirmed.add(tag)
-        self._nacked, self._returned = False, None
         super().basic_publish(msg, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-        self._await_confirm(tag)
+        self._published += 1
+        return self._published
+
+    def _send(self, msg: amqp.Message, exchange: str, routing_key: str, *, mandatory: bool) -> None:
+        """Send, and wait until RabbitMQ has it: on the disks of most of its nodes, in a quorum queue."""
+        self._nacked, self._returned = False, None
+        self._await_confirm(self._push(msg, exchange, routing_key, mandatory=mandatory))
         if self._returned is not None:
             self.connection.client.declared_entities.clear()  # somebody deleted the queue: it is declared anew
             raise RecoverableChannelError(f"no queue takes it: {self._returned}")
@@ -176,8 +178,9 @@ class Channel(pyamqp.Channel):
             raise RecoverableConnectionError("RabbitMQ refused a message: it has no quorum, or no room")
 
     def _await_confirm(self, tag: int) -> None:
+        self._awaited = tag
         until = time.monotonic() + CONFIRM_SECONDS
-        while tag in self._unconfirmed:
+        while self._awaited is not None:
             if self.connection is None:
                 raise RecoverableConnectionError("the connection was lost before a message was confirmed")
             left = until - time.monotonic()
@@ -189,14 +192,13 @@ class Channel(pyamqp.Channel):
                 continue
 
     def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._confirm(delivery_tag, multiple=multiple)
+        awaited = self._awaited
+        if awaited is not None and (delivery_tag == awaited or (multiple and awaited < delivery_tag)):
+            self._awaited = None
 
     def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
-        self._nacked = self._nacked or delivery_tag == self._published or multiple
-        self._confirm(delivery_tag, multiple=multiple)
-
-    def _confirm(self, tag: int, *, multiple: bool) -> None:
-        self._unconfirmed -= {one for one in self._unconfirmed if one == tag or (multiple and one < tag)}
+        self._on_basic_ack(delivery_tag, multiple)
+        self._nacked = self._awaited is None
 
     def _on_basic_return(
         self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: amqp.Message

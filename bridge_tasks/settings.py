@@ -372,6 +372,11 @@ class Settings(BaseSettings):
         return self.broker.partition("://")[0] in ("amqp", "amqps")
 
     @property
+    def broker_kind(self) -> Literal["redis", "rabbitmq", "other"]:
+        """What carries the messages; `other` is what no transport of ours speaks to."""
+        return "redis" if self.redis_broker else "rabbitmq" if self.rabbit_broker else "other"
+
+    @property
     def ledger_url(self) -> str:
         """Where the records are: with the messages, where those are in Redis. Secret and all."""
         return self.broker if self.redis_broker else self.redis_url.get_secret_value()

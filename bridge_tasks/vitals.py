@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from redis.exceptions import RedisError
 
@@ -21,10 +22,17 @@ from bridge_tasks.resilience.state.shared_redis import RedisCommands, Script, Sh
 
 _VITALS = Script("vitals", "bridge_tasks.ledger")
 
+Broker = Literal["redis", "rabbitmq", "other"]
+"""What carries the messages: the ledger's Redis, a RabbitMQ, or what none of our transports speaks to."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueVitals:
-    """One queue: how many messages wait, and for how many seconds the oldest does (None: unknown, or none)."""
+    """One queue: how many messages wait, and for how many seconds the oldest does (None: unknown, or none).
+
+    Where the broker is a RabbitMQ, this is what the ledger knows: tasks that have not begun. Those that wait for
+    their time are among them, and those that a worker has taken ahead.
+    """
 
     name: str
     depth: int
@@ -37,7 +45,7 @@ class SystemHealth:
 
     Attributes:
         redis: whether the Redis with the jobs answers; if not, nothing below is known.
-        workers: who gives signs of life, by node name; None where the broker is not a Redis.
+        workers: who gives signs of life, by node name; None where the broker is neither Redis nor RabbitMQ.
         queues: what waits.
         circuits: the state of each service's circuit, as all workers share it; empty if it cannot be asked.
         dead_letters: how many there are.
@@ -101,7 +109,7 @@ async def look(
     *,
     queues: Sequence[str],
     circuits: Mapping[str, Asker],
-    redis_broker: bool,
+    broker: Broker,
 ) -> SystemHealth:
     """Look at everything but the services.
 
@@ -110,15 +118,16 @@ async def look(
         shared: the Redis with the circuits.
         queues: those that workers read.
         circuits: the names and rules of the services' circuits, by service.
-        redis_broker: whether messages are in the ledger's Redis; if not, nothing is known of queues and workers.
+        broker: what carries the messages; of another one than ours, nothing is known of queues and workers.
     """
     known = {service: state for service, asker in circuits.items() if (state := await _circuit(shared, asker))}
     try:
-        answer = await run(ledger, _VITALS, queues, [PRIORITY_SEPARATOR, *PRIORITY_STEPS])
+        steps = PRIORITY_STEPS if broker == "redis" else ()
+        answer = await run(ledger, _VITALS, queues, [PRIORITY_SEPARATOR, *steps])
     except (RedisError, OSError):
         return SystemHealth(redis=False, circuits=known)
     now, dead, workers, depths = answer
-    if not redis_broker:
+    if broker == "other":
         return SystemHealth(redis=True, circuits=known, dead_letters=int(dead))
     seen = tuple(
         QueueVitals(name, int(depth), (int(now) - int(oldest)) / MICROSECONDS if int(oldest) else None)

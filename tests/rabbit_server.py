@@ -67,6 +67,7 @@ class PrivateRabbit:
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbit.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RUNNING_UNDER_SYSTEMD": "1",  # so that the script becomes the node, which dies with us
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
         }
         # As a child of ours: the one that Erlang would start outlives everybody.

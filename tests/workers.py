@@ -23,7 +23,7 @@ import kombu.pools
 import pytest
 import redis
 
-from bridge_tasks import runtime
+from bridge_tasks import celeryconfig, runtime
 from bridge_tasks.app import app
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
@@ -143,7 +143,7 @@ def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
 
 def of_the_broker() -> dict[str, Any]:
     """What Celery is configured with about its broker, where the environment is as it is now."""
-    values = runpy.run_module("bridge_tasks.celeryconfig")
+    values = runpy.run_path(str(celeryconfig.__file__))
     return {name: values[name] for name in _OF_THE_BROKER}
 
 

@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from bridge_tasks import broker
+from bridge_tasks import broker, rabbitmq
 from bridge_tasks.driver import drive
 from bridge_tasks.ledger import JobLedger
 from bridge_tasks.ledger.runs import RunLedger
@@ -36,6 +36,10 @@ def _is_ours(arguments: tuple[Any, ...], _: Any) -> bool:
 
 def _is_next(arguments: tuple[Any, ...], _: Any) -> bool:
     return bool(arguments[2]["headers"].get("parent_id"))
+
+
+def _is_next_there(arguments: tuple[Any, ...], _: Any) -> bool:
+    return bool(arguments[1]["headers"].get("parent_id"))
 
 
 def _went_well(_: tuple[Any, ...], result: Any) -> bool:
@@ -68,6 +72,15 @@ POINTS = {
     "after the ledger was told": Point(JobLedger, "finish", after=True),
     "before it is acknowledged": Point(broker.QoS, "ack", after=False),
     "after it was acknowledged": Point(broker.QoS, "ack", after=True),
+    "before RabbitMQ's record": Point(rabbitmq.Channel, "_record", after=False),
+    "after RabbitMQ's record": Point(rabbitmq.Channel, "_record", after=True),
+    "sent to RabbitMQ, not confirmed": Point(rabbitmq.Channel, "_await_confirm", after=False),
+    "confirmed by RabbitMQ, in the outbox": Point(rabbitmq.Channel, "_note_sent", after=False),
+    "out of the outbox": Point(rabbitmq.Channel, "_note_sent", after=True),
+    "before RabbitMQ is told": Point(rabbitmq.Channel, "basic_ack", after=False),
+    "after RabbitMQ was told": Point(rabbitmq.Channel, "basic_ack", after=True),
+    "before the next step goes to RabbitMQ": Point(rabbitmq.Channel, "resend", after=False, seen=_is_next_there),
+    "after the next step went to RabbitMQ": Point(rabbitmq.Channel, "resend", after=True, seen=_is_next_there),
     "before the next step is published": Point(broker.Channel, "_put", after=False, seen=_is_next),
     "after the next step was published": Point(broker.Channel, "_put", after=True, seen=_is_next),
     "before a chunk is settled": Point(RunLedger, "settle", after=False),

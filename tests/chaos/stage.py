@@ -41,7 +41,15 @@ SHORT = {
 NOTHING: dict[str, Any] = {"keys": [], "queues": {}}
 """What a stage leaves when all is done."""
 
-INDEXES = ("bridge:open:*", "bridge:running:*", "bridge:unacked*", "bridge:worker:*", "bridge:left:*", "unacked*")
+INDEXES = (
+    "bridge:outbox",
+    "bridge:open:*",
+    "bridge:running:*",
+    "bridge:unacked*",
+    "bridge:worker:*",
+    "bridge:left:*",
+    "unacked*",
+)
 
 
 @dataclass(frozen=True, slots=True)

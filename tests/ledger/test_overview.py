@@ -35,7 +35,7 @@ def looked(client: redis.Redis, *, cache: bool = True) -> Overview:
         over,
         queues=[QUEUE],
         circuits={"metadata": asker},
-        redis_broker=True,
+        broker="redis",
         cache=(lambda shared: RedisCache(shared, "onextree")) if cache else None,
         most=5,
     )

@@ -1,4 +1,5 @@
--- Says what waits and who works. KEYS: queues. ARGV: what separates a queue's name from a priority, and the priorities.
+-- Says what waits and who works. KEYS: queues. ARGV: what separates a queue's name from a priority, and the priorities;
+-- no priorities where the queues are another broker's: then it is told which records have not ended and do not run.
 -- Returns the time, how many dead letters there are, the workers that live, and of each queue how many messages wait
 -- and since when the oldest does (0: nobody noted it).
 local time = redis.call('TIME')
@@ -10,6 +11,16 @@ end
 local queues = {}
 for index, queue in ipairs(KEYS) do
   local depth, oldest = 0, nil
+  if #ARGV == 1 then
+    local open, running = 'bridge:open:' .. queue, 'bridge:running:' .. queue
+    depth = math.max(0, redis.call('ZCARD', open) - redis.call('SCARD', running))
+    for _, id in ipairs(depth > 0 and redis.call('ZRANGE', open, 0, 99) or {}) do -- what runs is among the oldest
+      if redis.call('SISMEMBER', running, id) == 0 then
+        oldest = tonumber(redis.call('ZSCORE', open, id))
+        break
+      end
+    end
+  end
   for step = 2, #ARGV do
     local list = ARGV[step] == '0' and queue or queue .. ARGV[1] .. ARGV[step]
     local length = redis.call('LLEN', list)
