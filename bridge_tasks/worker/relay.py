@@ -70,6 +70,10 @@ class Relay:
         """End; what is in the outbox is the others' to send."""
         self._stopped.set()
         self._thread.join(_LEAVE_SECONDS)
+        self.stop_client()
+
+    def stop_client(self) -> None:
+        """Close the connections."""
         self._hang_up()
         self._client.close()
 
