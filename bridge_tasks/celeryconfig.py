@@ -4,6 +4,8 @@ To change one, set the environment; to change what the environment does not reac
 a module that imports all of this and goes on (`celeryconfig.py` at the top of the repository is one).
 """
 
+import ssl
+
 from kombu import Exchange, Queue
 
 from bridge_tasks.settings import load
@@ -13,6 +15,8 @@ _task = _settings.task
 
 broker_url = _settings.broker
 broker_transport = _settings.transport
+if _settings.broker.startswith("amqps://"):  # py-amqp would believe any certificate; the URL names the host
+    broker_use_ssl = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 

@@ -78,12 +78,51 @@ class RedisFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RabbitFacts:
+    """A RabbitMQ that carries the messages.
+
+    Attributes:
+        variable: the setting that names it.
+        host: where it is.
+        port: where it listens.
+        loopback: whether the address is this machine.
+        tls: whether the connection is encrypted.
+        verified: whether the server's certificate is looked at.
+        guest: whether we come as the user that everybody knows.
+        trouble: why it could not be asked: `away`, `login`, or nothing.
+        version: of the server; None is what it does not tell.
+        classic: those of our queues that are there and are no quorum queues.
+    """
+
+    variable: str = "BRIDGE_BROKER_URL"
+    host: str = "127.0.0.1"
+    port: int = 5672
+    loopback: bool = True
+    tls: bool = False
+    verified: bool = True
+    guest: bool = True
+    trouble: Literal["", "away", "login"] = ""
+    version: tuple[int, ...] | None = (3, 10, 8)
+    classic: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def scheme(self) -> str:
+        """How its URL begins."""
+        return "amqps" if self.tls else "amqp"
+
+
+@dataclass(frozen=True, slots=True)
 class CeleryFacts:
     """Celery's configuration as it is in force, whoever set it.
 
     Attributes:
         module: the module it came from.
-        ours: whether messages go through our transport, which writes records; None where the broker is no Redis.
+        ours: whether messages go through our transport, which writes records; None where none does.
         same_broker: whether the broker is the one that the settings name.
         prefix: a prefix of keys on the broker.
         accepts: formats that are read from queues and results.
@@ -192,6 +231,7 @@ class Facts:
     """All of it; `retry_maximum` and `retry_total`: the longest countdown of a task, and all of them together."""
 
     redis: tuple[RedisFacts, ...] = (RedisFacts(),)
+    rabbit: RabbitFacts | None = None
     celery: CeleryFacts = CeleryFacts()
     services: tuple[ServiceFacts, ...] = (
         ServiceFacts("metadata", ("http://127.0.0.1:8053",)),

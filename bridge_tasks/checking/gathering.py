@@ -6,6 +6,7 @@ It looks, and changes nothing. Each Redis is asked once (`redis_server`).
 import difflib
 import ipaddress
 import os
+import ssl
 import stat
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,12 +16,24 @@ from urllib.parse import urlsplit
 
 from kombu.transport import get_transport_cls
 
-from bridge_tasks.checking.facts import CeleryFacts, Facts, FlowerFacts, RedisFacts, Role, RootFacts, ServiceFacts
+from bridge_tasks.checking import rabbit_server
+from bridge_tasks.checking.facts import (
+    CeleryFacts,
+    Facts,
+    FlowerFacts,
+    RabbitFacts,
+    RedisFacts,
+    Role,
+    RootFacts,
+    ServiceFacts,
+)
 from bridge_tasks.checking.redis_server import ask, is_loopback
 from bridge_tasks.configuration import PREFIX, all_settings, known
 from bridge_tasks.settings import ENV_FILE, FlowerSettings, ServiceSettings, Settings, own_file
 
-OUR_TRANSPORT: Final = "bridge_tasks.broker:Transport"
+OUR_TRANSPORTS: Final = frozenset({"bridge_tasks.broker:Transport", "bridge_tasks.rabbitmq:Transport"})
+RABBIT_SECONDS: Final = 10.0
+"""Our transport for RabbitMQ waits no longer for any answer."""
 
 _SECRETS = (".ssh", ".aws", ".gnupg", ".kube", ".netrc", ".env", ".pgpass", ".docker")
 _METADATA_HOSTS = ("metadata.google.internal", "localhost")
@@ -41,6 +54,7 @@ def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str
     task = settings.task
     return Facts(
         redis=tuple(_redis(settings)),
+        rabbit=_rabbit(settings, conf),
         celery=_celery(settings, conf, environment.get("CELERY_CONFIG_MODULE", "bridge_tasks.celeryconfig")),
         services=(_service("metadata", settings.metadata), _service("onextree", settings.onextree)),
         roots=tuple(map(_root, settings.content.roots)),
@@ -78,17 +92,26 @@ def _redis(settings: Settings) -> list[RedisFacts]:
     ]
 
 
+def _rabbit(settings: Settings, conf: Mapping[str, Any]) -> RabbitFacts | None:
+    """Ask RabbitMQ, where it carries the messages."""
+    if not settings.rabbit_broker:
+        return None
+    tls = conf["broker_use_ssl"]
+    verified = isinstance(tls, Mapping) and tls.get("cert_reqs") == ssl.CERT_REQUIRED
+    queues = [queue.name for queue in conf["task_queues"] or ()]
+    return rabbit_server.ask(settings.broker, "BRIDGE_BROKER_URL", queues, verified=verified)
+
+
 def _celery(settings: Settings, conf: Mapping[str, Any], module: str) -> CeleryFacts:
     transport, results = conf["broker_transport_options"] or {}, conf["result_backend"]
     declared = {queue.name for queue in conf["task_queues"] or ()}
     routes = conf["task_routes"] or {}
     routed = {route["queue"] for route in routes.values() if isinstance(route, Mapping) and "queue" in route}
-    taken = 0 if conf["worker_disable_prefetch"] else max(0, int(conf["worker_prefetch_multiplier"]))
     formats = ("task_serializer", "result_serializer")
     accepted = [*(conf["accept_content"] or ()), *(conf["result_accept_content"] or ())]
     return CeleryFacts(
         module=module,
-        ours=_is_ours(conf["broker_transport"]) if settings.redis_broker else None,
+        ours=_is_ours(conf["broker_transport"]) if settings.transport else None,
         same_broker=conf["broker_url"] == settings.broker,
         prefix=str(transport.get("global_keyprefix") or ""),
         accepts=tuple(dict.fromkeys(accepted)),
@@ -100,16 +123,24 @@ def _celery(settings: Settings, conf: Mapping[str, Any], module: str) -> CeleryF
         visibility_timeout=float(transport.get("visibility_timeout", 3600)) if settings.redis_broker else None,
         time_limit=_seconds(conf["task_time_limit"]),
         soft_time_limit=_seconds(conf["task_soft_time_limit"]),
-        prefetch=taken,
+        prefetch=_taken_ahead(settings, conf),
         eager=bool(conf["task_always_eager"]),
         results=bool(results) and not str(results).startswith("disabled"),
         result_ttl=_seconds(conf["result_expires"]),
-        socket_timeout=_seconds(transport.get("socket_timeout")),
+        socket_timeout=RABBIT_SECONDS if settings.rabbit_broker else _seconds(transport.get("socket_timeout")),
         connection_retries=conf["broker_connection_max_retries"],
         undeclared=tuple(sorted((routed | {conf["task_default_queue"]}) - declared)),
         remote_control=bool(conf["worker_enable_remote_control"]),
         events=bool(conf["worker_send_task_events"]),
     )
+
+
+def _taken_ahead(settings: Settings, conf: Mapping[str, Any]) -> int:
+    """Count what a worker takes for each slot beyond what it must: from RabbitMQ that is one, of each queue."""
+    ahead = max(0, int(conf["worker_prefetch_multiplier"]))
+    if settings.rabbit_broker:
+        return max(0, ahead - 1)
+    return 0 if conf["worker_disable_prefetch"] else ahead
 
 
 def _is_ours(transport: str | None) -> bool:
@@ -119,7 +150,7 @@ def _is_ours(transport: str | None) -> bool:
         made_of = kind.__mro__
     except (ImportError, AttributeError, KeyError):
         return False
-    return any(f"{one.__module__}:{one.__qualname__}" == OUR_TRANSPORT for one in made_of)
+    return any(f"{one.__module__}:{one.__qualname__}" in OUR_TRANSPORTS for one in made_of)
 
 
 def _acks_on_failure(conf: Mapping[str, Any]) -> bool:

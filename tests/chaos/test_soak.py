@@ -8,6 +8,7 @@ import pytest
 from tests.chaos.campaign import Accepted
 from tests.chaos.sides import ROOT, inherited
 from tests.chaos.soak import SHORT, judge
+from tests.rabbit_server import installed
 
 
 def judged(state: str, done: int) -> list[str]:
@@ -38,8 +39,11 @@ def test_the_judge_finds_what_is_lost_done_twice_or_told_otherwise(
 
 
 @pytest.mark.timeout(300)
-def test_a_short_campaign_loses_nothing_and_stamps_nothing_twice() -> None:
-    command = [sys.executable, "-m", "tests.chaos.soak", *SHORT, "--seed", "1"]
+@pytest.mark.parametrize("broker", ["redis", "amqp"])
+def test_a_short_campaign_loses_nothing_and_stamps_nothing_twice(broker: str) -> None:
+    if broker == "amqp" and not installed():
+        pytest.skip("there is no rabbitmq-server here: run .ci/servers")
+    command = [sys.executable, "-m", "tests.chaos.soak", *SHORT, "--seed", "1", "--broker", broker]
     ended = subprocess.run(command, cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False)
 
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]

@@ -6,12 +6,23 @@ from typing import Any
 import pytest
 
 from bridge_tasks.checking import Severity, found, stopping
-from bridge_tasks.checking.facts import CeleryFacts, Facts, FlowerFacts, RedisFacts, RootFacts, ServiceFacts
+from bridge_tasks.checking.facts import (
+    CeleryFacts,
+    Facts,
+    FlowerFacts,
+    RabbitFacts,
+    RedisFacts,
+    RootFacts,
+    ServiceFacts,
+)
 
 FATAL, WARNING, NOTE = Severity
 GOOD = Facts()
 NEAR, FAR = GOOD.redis[0], replace(GOOD.redis[0], host="redis.example", loopback=False)
 SAFE = replace(FAR, tls=True, identified=True)
+
+
+AWAY = RabbitFacts(host="rabbit.example", port=5671, loopback=False, tls=True, guest=False)
 
 
 def redis(server: RedisFacts = NEAR, **facts: Any) -> Facts:
@@ -20,6 +31,10 @@ def redis(server: RedisFacts = NEAR, **facts: Any) -> Facts:
 
 def celery(**facts: Any) -> Facts:
     return replace(GOOD, celery=CeleryFacts(**facts))
+
+
+def rabbit(*, far: bool = False, **facts: Any) -> Facts:
+    return replace(GOOD, rabbit=replace(AWAY if far else RabbitFacts(), **facts))
 
 
 def metadata(*urls: str, **facts: Any) -> Facts:
@@ -59,6 +74,25 @@ PLANTED: list[tuple[str, Severity, str, Facts]] = [
     ("redis-clients", WARNING, "CONFIG SET maxclients 200", redis(clients=(95, 100))),
     ("redis-timeout", WARNING, "CONFIG SET timeout 0", redis(idle_timeout=10)),
     ("clock-skew", WARNING, "timedatectl set-ntp true", redis(skew=-90.0)),
+    ("rabbit-away", FATAL, "check_port_connectivity", rabbit(trouble="away", version=None)),
+    ("rabbit-login", FATAL, "amqp://USER:PASSWORD@127.0.0.1:5672/VHOST", rabbit(trouble="login", version=None)),
+    ("rabbit-version", FATAL, "3.10 or newer", rabbit(version=(3, 6, 16))),
+    ("rabbit-classic", FATAL, "delete_queue bridge.bulk", rabbit(classic=("bridge.bulk",))),
+    ("rabbit-guest", FATAL, "delete_user guest", rabbit(far=True, guest=True)),
+    ("rabbit-no-tls", WARNING, "amqps://USER:PASSWORD@rabbit.example:5671", rabbit(far=True, tls=False)),
+    ("rabbit-tls-unverified", WARNING, "CERT_REQUIRED", rabbit(far=True, verified=False)),
+    (
+        "rabbit-consumer-timeout",
+        WARNING,
+        "consumer_timeout, 3600000",
+        replace(
+            GOOD,
+            rabbit=RabbitFacts(),
+            task_deadline=1765,
+            celery=CeleryFacts(time_limit=1800, soft_time_limit=1770, visibility_timeout=None),
+        ),
+    ),
+    ("transport", FATAL, "bridge_tasks.rabbitmq:Transport", replace(rabbit(), celery=CeleryFacts(ours=False))),
     ("pickle", FATAL, '["json"]', celery(accepts=("json", "pickle"))),
     ("serializer", FATAL, '"json"', celery(writes=("msgpack",))),
     ("acks-early", FATAL, "task_acks_late = True", celery(acks_late=False)),
@@ -145,7 +179,9 @@ def test_nothing_is_found_in_a_good_deployment() -> None:
 
 def test_nothing_is_found_in_a_good_deployment_over_a_network() -> None:
     services = tuple(ServiceFacts(name, (f"https://{name}.example",)) for name in ("metadata", "onextree"))
-    assert found(replace(GOOD, redis=(SAFE,), services=services, flower=FlowerFacts(beyond=True))) == []
+    over_it = replace(GOOD, redis=(SAFE,), services=services, flower=FlowerFacts(beyond=True))
+    assert found(over_it) == []
+    assert found(replace(over_it, rabbit=AWAY)) == []
 
 
 @pytest.mark.parametrize(("name", "severity", "fix", "facts"), PLANTED, ids=[row[0] for row in PLANTED])
@@ -172,7 +208,7 @@ def test_the_worst_is_told_first() -> None:
 @pytest.mark.parametrize(("name", "severity"), [row[:2] for row in PLANTED])
 def test_only_what_is_fatal_keeps_a_worker_from_starting(name: str, severity: Severity) -> None:
     facts = next(row[3] for row in PLANTED if row[:2] == (name, severity))
-    assert bool(stopping(found(facts))) == (severity is FATAL and name != "redis-away")
+    assert bool(stopping(found(facts))) == (severity is FATAL and not name.endswith("-away"))
 
 
 @pytest.mark.parametrize("server", [NEAR, FAR])

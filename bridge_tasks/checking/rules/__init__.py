@@ -4,19 +4,20 @@ from collections.abc import Callable, Collection, Iterator
 
 from bridge_tasks.checking.facts import Facts
 from bridge_tasks.checking.findings import Finding, Severity
-from bridge_tasks.checking.rules import celery_config, environment, redis_data, redis_doors, services
+from bridge_tasks.checking.rules import celery_config, environment, rabbit, redis_data, redis_doors, services
 
 Rule = Callable[[Facts], Iterator[Finding]]
 
 RULES: tuple[Rule, ...] = (
     *redis_doors.RULES,
     *redis_data.RULES,
+    *rabbit.RULES,
     *celery_config.RULES,
     *services.RULES,
     *environment.RULES,
 )
 
-WAITED_FOR = "redis-away"
+WAITED_FOR = frozenset({"redis-away", "rabbit-away"})
 """What a worker waits for, as it would at any other time."""
 
 
@@ -34,4 +35,4 @@ def found(facts: Facts, accepted: Collection[str] = ()) -> list[Finding]:
 
 def stopping(findings: Collection[Finding]) -> list[Finding]:
     """Return those with which no worker starts."""
-    return [one for one in findings if one.severity is Severity.FATAL and one.id != WAITED_FOR]
+    return [one for one in findings if one.severity is Severity.FATAL and one.id not in WAITED_FOR]

@@ -118,7 +118,7 @@ def _goes_through_the_ledger(facts: Facts) -> Iterator[Finding]:
             "transport",
             f"broker_transport is not ours ({celery.module}).",
             "Messages are sent without records: nothing is found, replayed or put back.",
-            'broker_transport = "bridge_tasks.broker:Transport"',
+            f'broker_transport = "bridge_tasks.{"broker" if facts.rabbit is None else "rabbitmq"}:Transport"',
         )
     if not celery.same_broker:
         yield fatal(
