@@ -36,7 +36,7 @@ class Line:
         self.users = 0
         self._clients = [_client(settings.ledger_url), _client(settings.redis_url.get_secret_value())]
         self.commands, shared = self._clients
-        self.ledger = JobLedger(self.commands, settings.ledger)
+        self.ledger = JobLedger(self.commands, settings.ledger, relayed=settings.rabbit_broker)
         self.runs = RunLedger(self.commands, settings.ledger)
         self.shared = SharedRedis(shared)
         self._news = aredis.Redis.from_url(

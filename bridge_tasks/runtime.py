@@ -68,7 +68,7 @@ class Runtime:
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
         )
-        self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger)
+        self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger, relayed=settings.rabbit_broker)
         self.runs = RunLedger(BlockingRedis(self.ledger_redis), settings.ledger)
         self.shared = SharedRedis(BlockingRedis(self._shared_redis))
         self.circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))

@@ -4,6 +4,7 @@ Only headers and properties are looked at; the body stays the text that it is.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -90,6 +91,14 @@ class Envelope:
             headers.pop("x-bridge-waits", None)
         properties = {**self.message["properties"], "delivery_tag": str(uuid4())}
         return type(self)({**self.message, "headers": headers, "properties": properties})
+
+    def plain(self) -> Self:
+        """Return it with its body as text, whichever transport kept it."""
+        properties = dict(self.message["properties"])
+        if properties.pop("body_encoding", None) != "base64":
+            return self
+        body = b64decode(self.message["body"]).decode(errors="replace")
+        return type(self)({**self.message, "body": body, "properties": properties})
 
     def redelivered(self) -> Self:
         """Return it marked as one that a worker held before."""

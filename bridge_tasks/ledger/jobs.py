@@ -75,11 +75,13 @@ class JobLedger:
     Args:
         client: where they are.
         rules: for how long, and how many.
+        relayed: whether queues are another broker's: what is put back goes through the outbox.
     """
 
-    def __init__(self, client: RedisCommands, rules: LedgerRules) -> None:
+    def __init__(self, client: RedisCommands, rules: LedgerRules, *, relayed: bool = False) -> None:
         self._client = client
         self._rules = rules
+        self._relayed = relayed
         self._keep = int(rules.keep)
         self.lifetime = int(rules.max_age + rules.keep)
         """Seconds that a record which does not end is kept."""
@@ -267,11 +269,12 @@ class JobLedger:
         if message is None or queue is None or now != state or queued not in (None, int(since or 0)):
             return False
         envelope = self._fresh(Envelope.loads(message), anew=anew)
+        flags = ("1" if anew else "0", "1" if self._relayed else "0")
         done = await run(
             self._client,
             _REQUEUE,
             [keys.JOB + name, queue],
-            [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", "1" if anew else "0"],
+            [name, envelope.dumps(), queue, self.lifetime, state, since, runs or "0", *flags],
         )
         return int(done) == 1
 
@@ -287,6 +290,8 @@ class JobLedger:
         Whoever can write a record could have anything signed otherwise.
         """
         fresh = envelope.fresh(anew=anew)
+        if self._relayed:
+            fresh = fresh.plain()
         signer = signer_of(self._rules.signing_keys, self._rules.max_age)
         if signer is None:
             return fresh

@@ -55,7 +55,7 @@ class Reconciler:
             url, retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
         )
         commands = BlockingRedis(self._client)
-        self._ledger = JobLedger(commands, settings)
+        self._ledger = JobLedger(commands, settings, relayed=relayed)
         self._workers = Workers(commands)
         self._settings = settings
         self._looks = math.ceil(settings.dead_after / settings.look_seconds)

@@ -20,6 +20,7 @@ from bridge_tasks import events
 from bridge_tasks.app import app
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.ledger import JobLedger, keys
+from bridge_tasks.ledger.dead import queue_of
 from bridge_tasks.ledger.outbox import Outbox, Unsent
 from bridge_tasks.ledger.records import MICROSECONDS
 from bridge_tasks.settings import LedgerSettings
@@ -52,7 +53,7 @@ class Relay:
         )
         commands = BlockingRedis(self._client)
         self._outbox = Outbox(commands, settings.look_seconds * 2)
-        self._ledger = JobLedger(commands, settings)
+        self._ledger = JobLedger(commands, settings, relayed=True)
         self._settings = settings
         self._name = name
         self._patience = int(patience * MICROSECONDS)
@@ -104,7 +105,8 @@ class Relay:
     def look(self) -> None:
         """Look, if nobody else does, for records whose message is in no queue, though they wait; send those again.
 
-        A queue that was emptied by hand, or one whose RabbitMQ lost its disk, looks like this.
+        A queue that was emptied by hand looks like this, one whose RabbitMQ lost its disk, and what waited in Redis
+        when the broker was changed.
         """
         if not self._leads():
             return
@@ -140,7 +142,12 @@ class Relay:
                 events.emit(events.MessageRequeued(name, queue, (until + self._patience - queued) / MICROSECONDS))
 
     def _depth(self, queue: str) -> int:
-        return int(self._open().queue_declare(queue, passive=True).message_count)
+        """How many messages wait in a queue; of one that RabbitMQ does not have, nothing is said."""
+        try:
+            return int(self._open().queue_declare(queue_of(queue), passive=True).message_count)
+        except amqp.NotFound:
+            self._hang_up()
+            return -1
 
     def _open(self) -> Any:
         """Return a channel on which there are all queues that workers read."""

@@ -236,6 +236,29 @@ def test_what_is_in_no_queue_any_more_is_found_and_sent_again(rabbit: PrivateRab
     assert seen(rabbit).message_count == 1
 
 
+@pytest.mark.parametrize("keys", ["", "k" * 32])
+def test_what_waited_in_redis_when_the_broker_was_changed_goes_to_rabbitmq(
+    rabbit: PrivateRabbit, tmp_path: Path, inherited: dict[str, str], keys: str
+) -> None:
+    with with_a_circuit(rabbit, tmp_path, inherited, BRIDGE_LEDGER__SIGNING_KEYS=keys) as stage:
+        with orchestrating({**stage.environment, "BRIDGE_BROKER_URL": stage.server.url}):
+            job = submitted("moving")
+        with orchestrating(stage.environment):
+            stage.ready(stage.worker("only"))
+            assert eventually(lambda: seen(rabbit).message_count == 0)
+            relay = Relay(load().ledger_url, load().ledger, "w", patience=0)
+
+            def looked() -> bool:
+                relay.look()
+                return Bridge().job(job.id).state == "succeeded"
+
+            try:
+                assert eventually(looked), stage.logs()
+            finally:
+                relay.stop_client()
+        assert stage.effects() == {"/moving": 1}
+
+
 STRANGE: tuple[tuple[bytes, dict[str, Any]], ...] = (
     (b"\x80\x04N.", {"task": "bridge.generate_hash", "id": "x"}),
     (b"no json", {}),

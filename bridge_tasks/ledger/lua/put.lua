@@ -70,7 +70,6 @@ redis.call('ZADD', KEYS[3], now, id)
 redis.call('SADD', 'bridge:queues', queue)
 if outbox then
   local due = string.format('%.0f', math.max(now + ARGV[#ARGV - 1], tonumber(ARGV[#ARGV])))
-  redis.call('HSET', KEYS[1], 'outbox', '1')
   redis.call('ZADD', outbox, due, id)
   return {1, id, 'waiting', due}
 end

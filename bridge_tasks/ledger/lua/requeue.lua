@@ -1,13 +1,13 @@
 -- Puts a message into its queue again: one that got lost, or a dead letter.
 --
 -- KEYS: the record, the queue. ARGV: id, envelope, queue, seconds to keep, then what must still hold: state, when it was
--- queued, runs; and 1 for a dead letter, which begins anew. Returns 1 if it was put there. Where the queue is another broker's,
--- it is put into the outbox, to be sent now.
+-- queued, runs; 1 for a dead letter, which begins anew; and 1 where the queue is another broker's: then it is put into the
+-- outbox, to be sent now. Returns 1 if it was put there.
 local id, envelope, queue, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 local known = redis.call('HMGET', KEYS[1], 'state', 'queued', 'runs', 'job', 'part', 'key', 'item', 'worker', 'lease',
-  'task', 'correlation_id', 'outbox')
+  'task', 'correlation_id')
 if known[1] ~= ARGV[5] or known[2] ~= ARGV[6] or (known[3] or '0') ~= ARGV[7] then return 0 end
 if known[1] == 'running' and tonumber(now) < tonumber(known[9] or 0)
   and redis.call('EXISTS', 'bridge:worker:' .. (known[8] or '')) == 1 then
@@ -64,7 +64,7 @@ redis.call('HINCRBY', 'bridge:totals', what, 1)
 redis.call('HSET', 'bridge:examples', what, now .. ' ' .. (known[11] or ''))
 redis.call('EXPIRE', KEYS[1], keep)
 redis.call('ZADD', 'bridge:open:' .. queue, now, id)
-if known[12] then
+if ARGV[9] == '1' then
   redis.call('ZADD', 'bridge:outbox', now, id)
 else
   redis.call('LPUSH', KEYS[2], envelope)
