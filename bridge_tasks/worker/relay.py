@@ -105,8 +105,8 @@ class Relay:
     def look(self) -> None:
         """Look, if nobody else does, for records whose message is in no queue, though they wait; send those again.
 
-        A queue that was emptied by hand looks like this, one whose RabbitMQ lost its disk, and what waited in Redis
-        when the broker was changed.
+        So look a queue that was emptied by hand, one whose RabbitMQ lost its disk, and what waited in Redis when
+        the broker was changed.
         """
         if not self._leads():
             return
