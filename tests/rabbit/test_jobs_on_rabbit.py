@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from celery import chord, group
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import rabbitmq, recording, workflows
+from bridge_tasks import AsyncBridge, rabbitmq, recording, workflows
 from bridge_tasks.app import app
 from bridge_tasks.bridge import Bridge
 from bridge_tasks.errors import MessageRefused
@@ -318,3 +318,34 @@ def test_health_tells_what_waits_and_who_works(stage: Stage) -> None:
     assert oldest < 30
     assert eventually(lambda: Bridge().health().waiting == 0), stage.logs()
     assert [name.partition("@")[0] for name in Bridge().health().workers or ()] == ["only"]
+
+
+def test_a_worker_answers_orders_and_tells_events(stage: Stage) -> None:
+    stage.ready(stage.worker("only"))
+    told: list[str] = []
+
+    assert len(app.control.ping(timeout=20, limit=1) or ()) == 1
+    with app.connection_for_read() as connection:
+        kept = {"task-succeeded": lambda event: told.append(event["uuid"])}
+        receiver: Any = app.events.Receiver(connection, handlers=kept)
+        with receiver.consumer_context() as (listening, *_):
+            job = submitted("told")
+
+            def heard() -> bool:
+                with suppress(TimeoutError):
+                    listening.drain_events(timeout=1)
+                return bool(told)
+
+            assert eventually(heard), stage.logs()
+    assert told == [job.id]
+
+
+async def test_an_asyncio_program_submits_and_waits(stage: Stage) -> None:
+    stage.ready(stage.worker("only"))
+
+    async with AsyncBridge() as bridge:
+        jobs = [await bridge.submit(stamped(text)) for text in ("one", "two")]
+        ends = [await job for job in jobs]
+
+    assert [end["path"] for end in ends] == ["/one", "/two"]
+    assert stage.effects() == {"/one": 1, "/two": 1}
