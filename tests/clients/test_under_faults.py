@@ -1,7 +1,7 @@
 """Each fault of the sandbox, met by a client on each bottom: the error, the time, the tries, the pool afterwards.
 
-The records of the service count the tries; the time is the client's, with a generous margin for a busy machine. A try
-that was given up may reach a service that got no processor meanwhile only later: the records are waited for.
+The records of the service count the tries; the time is the client's, with a generous margin for a busy machine. A
+try that was given up may reach a service that got no processor meanwhile only later: the records are waited for.
 """
 
 import time
