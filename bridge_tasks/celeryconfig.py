@@ -6,6 +6,7 @@ a module that imports all of this and goes on (`celeryconfig.py` at the top of t
 
 from kombu import Exchange, Queue
 
+from bridge_tasks import tls
 from bridge_tasks.settings import load
 
 _settings = load()
@@ -13,6 +14,7 @@ _task = _settings.task
 
 broker_url = _settings.broker
 broker_transport = "bridge_tasks.broker:Transport" if _settings.redis_broker else None
+broker_use_ssl = tls.options(_settings.broker) or False  # for Flower: it does not read the address
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 

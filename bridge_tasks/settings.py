@@ -26,6 +26,7 @@ from pydantic import BaseModel as Model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from bridge_tasks import tls
 from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.models.content import web_address
 from bridge_tasks.resilience.policy.balancing import BalancingConfig
@@ -67,7 +68,7 @@ def _url_of(*schemes: str) -> AfterValidator:
             raise ValueError("must be a URL: escape special characters in the password") from None
         if parts.scheme not in schemes or not (parts.hostname or parts.path):
             raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
-        return value
+        return SecretStr(tls.trusting(parts)) if parts.scheme == tls.SCHEME else value
 
     return AfterValidator(check)
 

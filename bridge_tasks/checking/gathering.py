@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from kombu.transport import get_transport_cls
 
 from bridge_tasks.checking.facts import CeleryFacts, Facts, FlowerFacts, RedisFacts, Role, RootFacts, ServiceFacts
-from bridge_tasks.checking.redis_server import ask, is_loopback
+from bridge_tasks.checking.redis_server import ask
 from bridge_tasks.configuration import PREFIX, all_settings, known
 from bridge_tasks.settings import ENV_FILE, FlowerSettings, ServiceSettings, Settings, own_file
+from bridge_tasks.tls import is_loopback
 
 OUR_TRANSPORT: Final = "bridge_tasks.broker:Transport"
 

@@ -1,6 +1,5 @@
 """Asks a Redis how it is set up. It writes nothing: what it tries, to see what we may do, leaves no trace."""
 
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from bridge_tasks.checking.facts import RedisFacts, Role
+from bridge_tasks.tls import is_loopback
 
 SECONDS = 5.0
 """For each answer: one that is slow is no Redis that is away."""
@@ -26,16 +26,6 @@ _TRIED: Final[Mapping[str, tuple[Any, ...]]] = {
     "PUBLISH": ("PUBLISH", "bridge:v1:nobody", ""),
 }
 """What needs no more than a look to be tried, of what we and Celery cannot do without."""
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine, as far as its name tells."""
-    if host.lower() in ("localhost", "ip6-localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def ask(url: str, variable: str, roles: tuple[Role, ...], clock: Callable[[], float] = time.time) -> RedisFacts:
