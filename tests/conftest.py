@@ -23,7 +23,7 @@ settings.register_profile("house", deadline=None, derandomize=True, max_examples
 settings.register_profile("soak", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
-TOGETHER = {"cli": "stack", "tasks": "workers", "workflows": "workers"}
+TOGETHER = {"cli": "stack", "doors": "doors", "tasks": "workers", "workflows": "workers"}
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
 
 

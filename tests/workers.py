@@ -126,7 +126,7 @@ def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
             patch.setenv(name, value)
         load.cache_clear()
         runtime.close()  # one that a test before opened elsewhere
-        app.conf.update(broker_url=environment["BRIDGE_REDIS_URL"], result_backend=environment["BRIDGE_REDIS_URL"])
+        app.conf.update(broker_url=load().broker, result_backend=load().result_backend)
         _disconnect()
         try:
             yield
