@@ -5,7 +5,7 @@ made of it here means the same to all of them. No address is ever part of an err
 """
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 SCHEME: Final = "rediss"
@@ -31,14 +31,12 @@ def trusting(parts: SplitResult) -> str:
     return parts._replace(query=f"{parts.query}&{_CERTIFICATES}=required".lstrip("&")).geturl()
 
 
-def options(url: str) -> dict[str, str | bool] | None:
+def options(url: str) -> dict[str, Any] | None:
     """Return what an address says of TLS, as keywords of redis-py; None where there is none."""
     parts = urlsplit(url)
     if parts.scheme != SCHEME:
         return None
-    told: dict[str, str | bool] = {
-        name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")
-    }
+    told: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
     if _NAMES in told:
         told[_NAMES] = str(told[_NAMES]).lower() != "false"
     return told

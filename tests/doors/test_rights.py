@@ -168,7 +168,7 @@ def test_nobody_may_do_more_than_is_needed(secured: Secured, user: str, command:
         secured.redis.client(user) as client,
         pytest.raises(redis.ResponseError, match=r"(?i)no permissions|can't run this command"),
     ):
-        client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py's own gap
+        client.execute_command(*command)
     assert {one["username"] for one in secured.redis.denied()} == {user}
 
 
