@@ -52,6 +52,8 @@ def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str
         retry_maximum=task.retry.maximum,
         retry_total=task.retry.longest,
         max_age=settings.ledger.max_age,
+        look_seconds=settings.ledger.look_seconds,
+        beat_seconds=settings.ledger.beat_seconds,
         log_level=settings.log.level,
         root_user=os.geteuid() == 0,
         versions={package: _version(package) for package in _PACKAGES},

@@ -56,7 +56,9 @@ class Reconciler:
         self._ledger = JobLedger(commands, settings)
         self._workers = Workers(commands)
         self._settings = settings
-        self._looks = math.ceil(settings.dead_after / settings.look_seconds)
+        # A look follows a sign of life: where looks are set closer together, they are as far apart as those.
+        self._apart = math.ceil(settings.look_seconds / settings.beat_seconds) * settings.beat_seconds
+        self._looks = math.ceil(settings.dead_after / self._apart)
         self._watched: Watched = {}
         self._name = name
         self._suspects: dict[str, dict[str, int]] = {}
@@ -102,8 +104,12 @@ class Reconciler:
                 _log.exception("a look for lost messages failed")
 
     def leads(self) -> bool:
-        """Say whether it is this worker that looks, for two looks' time."""
-        milliseconds = int(self._settings.look_seconds * 2000)
+        """Say whether it is this worker that looks, for two looks' time.
+
+        The lease outlasts the pause between two looks: who finds it gone must take it that somebody else looked
+        meanwhile, and what only was missing once is no evidence.
+        """
+        milliseconds = math.ceil(self._apart * 2000)
         if self._client.set(_LEASE, self._name, nx=True, px=milliseconds):
             self._forget_evidence()  # somebody else looked until now
             return True

@@ -238,6 +238,7 @@ def test_what_a_configuration_module_changes_is_found(
         ("flower-open", {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": "bridge:"}),
         ("flower-api", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_UNAUTHENTICATED_API": "true"}),
         ("flower-password", {"FLOWER_BASIC_AUTH": "admin:admin"}),
+        ("look-seconds", {"BRIDGE_LEDGER__LOOK_SECONDS": "0.5"}),
         ("debug-log", {"BRIDGE_LOG__LEVEL": "DEBUG"}),
     ],
 )
