@@ -209,7 +209,8 @@ class LedgerSettings(Section):
         max_age: seconds after which a job that has not ended becomes a dead letter.
         keep: seconds that a record is kept after its end, and a success stands for the same job.
         dead_letters: how many are kept; beyond, the oldest go, and that is told.
-        look_seconds: between two looks for lost messages, by one worker of all; no closer together than signs of life.
+        look_seconds: between two looks for lost messages, by one worker of all; no closer together than signs
+            of life.
         beat_seconds: between two signs of life of a worker.
         dead_after: seconds without one after which its messages go to others.
         signing_keys: secrets, comma-separated, of 32 characters or more; where there are some, messages are signed

@@ -1,8 +1,6 @@
 """Flower, as `bridge-tasks up` starts it: shut to strangers, and a place to find one's jobs in."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,14 +13,6 @@ import httpx
 import pytest
 
 from tests.cli.command import Up, environment, eventually
-
-CHROMIUM = shutil.which("chromium")
-ALONE = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--window-size=1400,700", "--virtual-time-budget=8000"),
-)
-"""Chromium that speaks to nobody but us."""
 
 
 def path_of(handler: Any) -> str:
@@ -112,7 +102,7 @@ def test_the_password_that_was_made_up_is_on_no_page_and_on_no_command_line(up: 
     assert password not in "".join(one.text for one in pages)
     lines = list(command_lines())
     assert any(b"bridge_tasks.app\0flower" in line for line in lines)
-    assert not [line for line in lines if password.encode() in line and b"chromium" not in line]
+    assert not [line for line in lines if password.encode() in line and b"chromium" not in line.split(b"\0")[0]]
 
 
 def command_lines() -> Iterator[bytes]:
@@ -120,24 +110,6 @@ def command_lines() -> Iterator[bytes]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             yield path.read_bytes()
-
-
-def test_an_operator_sees_jobs_in_a_browser(up: Up, tmp_path: Path) -> None:
-    if CHROMIUM is None and "CI" not in os.environ:
-        pytest.skip("needs Chromium: .ci/chromium installs it")
-    assert CHROMIUM
-    told = up.addresses["flower"]
-    address = told["url"].replace("http://", f"http://{told['user']}:{told['password']}@")
-    shot = tmp_path / "flower.png"
-    command = [
-        CHROMIUM,
-        *ALONE,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--screenshot={shot}",
-        f"{address}/tasks",
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    assert shot.stat().st_size > 20_000, "an empty page is smaller"
 
 
 @pytest.mark.parametrize("given", ["", ":", "bridge:", ":secret-secret"])
