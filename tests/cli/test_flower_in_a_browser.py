@@ -9,7 +9,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 
+from bridge_tasks.ledger import keys
 from tests.cli.command import Up, eventually
 
 CHROMIUM = shutil.which("chromium")
@@ -113,6 +115,15 @@ def shown(browse: Browse, path: str, *having: str) -> list[str]:
     return rows[-1]
 
 
+def living(up: Up) -> list[str]:
+    """The names of the workers that live, as the ledger knows them."""
+    with redis.Redis.from_url(up.addresses["redis_url"]) as client:
+        known = [name.decode() for name in client.smembers(keys.WORKERS)]
+        found = [name.rpartition(":")[0] for name in known if client.exists(keys.WORKER + name)]
+    assert found
+    return found
+
+
 def test_an_operator_sees_jobs(up: Up, stamped: str, browse: Browse, tmp_path: Path) -> None:
     row = shown(browse, "/tasks", stamped)
     assert row[0].startswith("bridge.")
@@ -123,22 +134,21 @@ def test_an_operator_sees_jobs(up: Up, stamped: str, browse: Browse, tmp_path: P
 
 
 def test_an_operator_sees_who_works_and_what_was_done(stamped: str, browse: Browse, up: Up) -> None:
-    workers = up.run("health", "--json").json["workers"]
-    assert workers
+    workers = living(up)
     rows = [shown(browse, "/workers", worker, "Online") for worker in workers]
     page = browse("/workers")
-    assert page.row("Worker", "Status", "Processed", "Failed", "Succeeded")
+    titles = next(row for row in page.rows if {"Worker", "Status", "Processed"} <= set(row))
     assert page.by_id["workers-online"] == str(len(workers))
     assert int(page.by_id["workers-succeeded"]) >= 1, stamped
-    assert sum(int(row[5]) for row in rows) >= 1
+    assert sum(int(row[titles.index("Succeeded")]) for row in rows) >= 1
 
 
 @pytest.mark.parametrize("queue", ["bridge.metadata", "bridge.onextree", "bridge.bulk"])
 def test_an_operator_sees_what_waits_and_who_reads_it(queue: str, browse: Browse, up: Up) -> None:
-    workers = up.run("health", "--json").json["workers"]
-    row = shown(browse, "/broker", queue, str(len(workers)))
+    readers = str(len(living(up)))
+    row = shown(browse, "/broker", queue, readers)
     assert browse("/broker").row("Waiting", "Oldest waits for", "Workers that read it")
-    assert row == [queue, "0", "—", str(len(workers))]
+    assert row == [queue, "0", "—", readers]
 
 
 def test_an_operator_sees_how_bulk_runs_went(stamped: str, browse: Browse) -> None:
