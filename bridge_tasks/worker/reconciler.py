@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from bridge_tasks import events
@@ -97,6 +98,8 @@ class Reconciler:
                 if waited >= self._settings.look_seconds and self.leads():
                     waited = 0.0
                     self.look()
+            except NoPermissionError as error:
+                _log.warning("nothing can be looked for: %s (bridge-tasks check)", error)
             except redis.RedisError as error:
                 self._forget_evidence()  # nobody can give a sign of life to a Redis that is away
                 _log.debug("nothing could be looked for: %s", type(error).__name__)

@@ -108,9 +108,7 @@ def test_a_noted_version_is_in_the_range_that_is_asked_for(asked: Requirement) -
         (["License: whatever", "Classifier: License :: OSI Approved :: BSD License"], None),
     ],
 )
-def test_a_licence_that_is_not_on_the_list_is_refused(
-    lines: list[str], reason: str | None, tmp_path: Path
-) -> None:
+def test_a_licence_that_is_not_on_the_list_is_refused(lines: list[str], why: str | None, tmp_path: Path) -> None:
     folder = tmp_path / "thing-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(

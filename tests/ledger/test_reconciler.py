@@ -120,3 +120,18 @@ def test_what_is_lost_is_found_where_looks_are_set_closer_together_than_signs_of
         assert eventually(lambda: desk.waiting() == ["lost"])
     finally:
         reconciler.stop()
+
+
+def test_rights_that_a_worker_lacks_are_told_and_not_taken_for_an_outage(
+    desk: Desk, ledger_server: PrivateRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.client.acl_setuser("meek", enabled=True, nopass=True, commands=["+@all"], keys=["bridge:*"])
+    settings = LedgerSettings(look_seconds=0.05, beat_seconds=0.05, dead_after=1)
+    reconciler = Reconciler(ledger_server.url.replace("://", "://meek:any@"), settings, "w1")
+    try:
+        reconciler.start()
+        assert eventually(lambda: "nothing can be looked for" in caplog.text)
+        assert "bridge-tasks check" in caplog.text
+    finally:
+        reconciler.stop()
+        desk.client.acl_deluser("meek")
