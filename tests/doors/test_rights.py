@@ -1,6 +1,7 @@
 """Redis with TLS and a user for each part: each does its whole job, none may do more, nobody else gets in."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ def test_a_producer_submits_waits_cancels_and_asks_and_a_worker_does_it_all(
     health = bridge.health()
     assert (health.workers, health.redis) == ((NODE,), True)
     assert set(health.circuits) == {"metadata", "onextree"}
+    assert producer.redis.denied() == []
+
+
+def test_a_producer_cancels_a_run_and_reads_what_became_of_each_file(producer: Secured, documents: Path) -> None:
+    folder = documents / "many"
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{number}.md" for number in range(300)]
+    for file in files:
+        file.write_text(f"{file.name}\n")
+    producer.worker.send_signal(signal.SIGSTOP)  # else it might be done before it is told
+    try:
+        many = Bridge().submit(workflows.stamp_files(files, context="secured", chunk_files=10))
+        assert many.cancel()
+    finally:
+        producer.worker.send_signal(signal.SIGCONT)
+    ended = many.wait(timeout=PATIENCE)
+    assert ended.succeeded + ended.cancelled == len(files)
+    assert ended.cancelled
+    assert len(list(many.outcomes())) == len(files)
     assert producer.redis.denied() == []
 
 
