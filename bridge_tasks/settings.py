@@ -257,9 +257,12 @@ class WorkerSettings(Section):
 
     Attributes:
         pulse: the file in which it gives its pulse, for `bridge-tasks probe`; none by default.
+        orders: which orders over Redis it obeys (`celery control`, Flower's buttons): `all`, or only `questions`,
+            which change nothing.
     """
 
     pulse: str = ""
+    orders: Literal["all", "questions"] = "all"
 
 
 class MetricsSettings(Section):

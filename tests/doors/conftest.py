@@ -56,6 +56,7 @@ def secured(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "BRIDGE_ONEXTREE__URLS": sandbox.onextree,
             "BRIDGE_LEDGER__SIGNING_KEYS": KEY,
             "BRIDGE_LEDGER__LOOK_SECONDS": "1",
+            "BRIDGE_WORKER__ORDERS": "questions",
             "BRIDGE_LOG__LEVEL": "DEBUG",
         }
 
