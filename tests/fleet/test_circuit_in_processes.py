@@ -29,7 +29,7 @@ PACE = 0.02
 PATIENCE = 40.0
 """Seconds; on a machine however busy."""
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

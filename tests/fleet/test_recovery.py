@@ -8,7 +8,7 @@ from benchmarks.report import figures_of
 
 SLOTS, RECOVERY = 4, 2
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
