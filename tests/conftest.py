@@ -4,6 +4,7 @@ The sandbox services run in threads of this process, once per session and dialec
 """
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ pytest.register_assert_rewrite("tests.workers", "tests.engine")
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=100)
 settings.register_profile("soak", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
+
+# A suite that a script runs in the background has SIGINT ignored, and so would everything it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOGETHER = {"cli": "stack", "doors": "doors", "tasks": "workers", "workflows": "workers"}
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""

@@ -31,7 +31,7 @@ from bridge_tasks.settings import load
 T = TypeVar("T")
 
 QUEUES = ("bridge.metadata", "bridge.onextree", "bridge.bulk")
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a job that still runs is lost, on a machine however busy."""
 
 QUICK = {
