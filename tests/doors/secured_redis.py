@@ -1,6 +1,7 @@
 """A Redis that speaks TLS only and knows three users: `deploy/redis/users.acl`, with passwords of its own."""
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from tests.workers import PATIENCE
 USERS = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
 NAMES = ("worker", "producer", "flower")
 ADMIN = "admin"
+OLDEST = 7
+"""Which has rights to read only, and selectors."""
 CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 _TOLD = ("username", "reason", "object", "context")
 
@@ -35,12 +38,18 @@ def once() -> Retry:
 def require_programs() -> str:
     """The path of a server with TLS. A developer may lack it; the place where all is tested may not."""
     server = shutil.which("redis-server")
-    if server is None or shutil.which("openssl") is None:
-        why = "needs a redis-server with TLS, and openssl: .ci/redis installs both"
+    if server is None or shutil.which("openssl") is None or version(server) < OLDEST:
+        why = "needs a redis-server 7 with TLS, and openssl: .ci/redis installs both"
         if "CI" in os.environ:
             pytest.fail(why)
         pytest.skip(why)
     return server
+
+
+def version(server: str) -> int:
+    said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+    told = re.search(r"v=(\d+)\.", said)
+    return int(told[1]) if told else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,9 @@ PAGES = (
 
 Seen = dict[str, str]
 
+pytestmark = pytest.mark.timeout(300)
+"""All is read once, in the fixture of the first test: many pages, and a dozen commands."""
+
 
 @pytest.fixture(scope="module")
 def secrets(secured: Secured) -> dict[str, str]:

@@ -192,7 +192,7 @@ def test_nobody_may_do_more_than_is_needed(secured: Secured, user: str, command:
     assert {one["username"] for one in secured.redis.denied()} == {user}
 
 
-def test_a_result_is_told_to_no_stranger(secured: Secured) -> None:
+def test_nobody_is_let_in_without_tls_or_a_password(secured: Secured) -> None:
     with (
         redis.Redis(host="127.0.0.1", port=secured.redis.port, socket_timeout=5, retry=once()) as plain,
         pytest.raises(redis.ConnectionError),
