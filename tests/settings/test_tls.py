@@ -23,6 +23,7 @@ VARIABLES = ("BRIDGE_REDIS_URL", "BRIDGE_BROKER_URL", "BRIDGE_RESULT_BACKEND_URL
         "ssl_cert_reqs=optional",
         "ssl_cert_reqs=CERT_NONE",
         "ssl_cert_reqs=required&ssl_cert_reqs=none",
+        "ssl_cert_reqs=none&ssl_cert_reqs=required",
         "ssl_ca_certs=/ca.pem&ssl_check_hostname=false",
         "ssl_check_hostname=0",
     ],
