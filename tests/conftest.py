@@ -31,8 +31,8 @@ TOGETHER = {"cli": "stack", "doors": "doors", "tasks": "workers", "workflows": "
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
 
 
-FLEET = {"benchmarks", "chaos", "fleet", "integration"}
-"""Folders whose tests run many processes, kill them, and wait for leases to end: `make test-fleet`."""
+FLEET = {"benchmarks", "chaos", "doors", "fleet", "integration"}
+"""Folders whose tests run many processes or other servers, kill them, and wait for leases to end: `make test-fleet`."""
 
 
 @pytest.hookimpl(wrapper=True)  # so that it is before xdist reads the groups, whoever was registered first
