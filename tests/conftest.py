@@ -32,7 +32,7 @@ TOGETHER = {"cli": "stack", "doors": "doors", "tasks": "workers", "workflows": "
 
 
 FLEET = {"benchmarks", "chaos", "doors", "fleet", "integration"}
-"""Folders whose tests run many processes or other servers, kill them, and wait for leases to end: `make test-fleet`."""
+"""Folders whose tests run many processes or other servers, kill them, or wait for leases to end: `test-fleet`."""
 
 
 @pytest.hookimpl(wrapper=True)  # so that it is before xdist reads the groups, whoever was registered first
