@@ -26,8 +26,10 @@ from pydantic import BaseModel as Model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from bridge_tasks.copies import Copies
 from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.models.content import web_address
+from bridge_tasks.places import SCHEME, Place
 from bridge_tasks.resilience.policy.balancing import BalancingConfig
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
 from bridge_tasks.resilience.policy.budget import BudgetConfig
@@ -60,13 +62,16 @@ def _url_of(*schemes: str) -> AfterValidator:
     """Refuse, without quoting it, what a Redis or AMQP client would trip over with the password in its message."""
 
     def check(value: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(value.get_secret_value())
-            _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("must be a URL: escape special characters in the password") from None
-        if parts.scheme not in schemes or not (parts.hostname or parts.path):
-            raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
+        url = value.get_secret_value()
+        for one in url.split(";") if url.startswith(SCHEME) else [url]:
+            try:
+                parts = urlsplit(one)
+                _ = parts.hostname, parts.port
+            except ValueError:
+                raise ValueError("must be a URL: escape special characters in the password") from None
+            wanted = schemes if not url.startswith(SCHEME) else ("sentinel",) * ("sentinel" in schemes)
+            if parts.scheme not in wanted or not (parts.hostname or parts.path):
+                raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
         return value
 
     return AfterValidator(check)
@@ -238,6 +243,25 @@ class LedgerSettings(Section):
         return self
 
 
+class SentinelSettings(Section):
+    """What holds where a URL names sentinels (`sentinel://one:26379/0;sentinel://two:26379/0`).
+
+    Attributes:
+        master: what they call the Redis that they watch.
+        password: theirs, if they have one; that of the Redis is in the URL.
+        copies: how many replicas must have a job before `submit` returns, and before a worker begins it; 0: none.
+        copy_seconds: how long both wait for that.
+        uncopied: what `submit` does after that: it returns, and that is counted and logged (`warn`), or it raises
+            `OperationalError` (`refuse`).
+    """
+
+    master: str = Field(default="mymaster", min_length=1)
+    password: SecretStr | None = None
+    copies: int = Field(default=1, ge=0)
+    copy_seconds: float = Field(default=0.5, gt=0, le=0.9)  # a client gives an answer a second
+    uncopied: Literal["warn", "refuse"] = "warn"
+
+
 class LogSettings(Section):
     """How logs look.
 
@@ -340,6 +364,7 @@ class Settings(BaseSettings):
     content: ContentSettings = ContentSettings()
     task: TaskSettings = TaskSettings()
     ledger: LedgerSettings = LedgerSettings()
+    sentinel: SentinelSettings = SentinelSettings()
     log: LogSettings = LogSettings()
     worker: WorkerSettings = WorkerSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -354,12 +379,37 @@ class Settings(BaseSettings):
     @property
     def redis_broker(self) -> bool:
         """Whether the broker is a Redis that our transport speaks to."""
-        return self.broker.partition("://")[0] in ("redis", "rediss")
+        return self.broker.partition("://")[0] in ("redis", "rediss", "sentinel")
 
     @property
     def ledger_url(self) -> str:
         """Where the records are: with the messages, where those are in Redis. Secret and all."""
         return self.broker if self.redis_broker else self.redis_url.get_secret_value()
+
+    @property
+    def ledger_place(self) -> Place:
+        """The same, to be connected to."""
+        return self._place(self.ledger_url)
+
+    @property
+    def state_place(self) -> Place:
+        """Where shared state is, to be connected to."""
+        return self._place(self.redis_url.get_secret_value())
+
+    def copies(self, *, refuse: bool) -> Copies | None:
+        """What a write to the ledger waits for; None where there is nothing to wait for.
+
+        Args:
+            refuse: whether it may be an error that it waited in vain, where the settings want that.
+        """
+        rules = self.sentinel
+        if not rules.copies or not self.ledger_place.watched:
+            return None
+        return Copies(rules.copies, rules.copy_seconds, refuse=refuse and rules.uncopied == "refuse")
+
+    def _place(self, url: str) -> Place:
+        password = self.sentinel.password
+        return Place(url, self.sentinel.master, None if password is None else password.get_secret_value())
 
     @property
     def result_backend(self) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from bridge_tasks import events
 from bridge_tasks.ledger import keys
+from bridge_tasks.places import Place
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.settings import LedgerSettings
 from bridge_tasks.worker.reconciler import Reconciler
@@ -17,7 +18,7 @@ AT_ONCE = {"look_seconds": 0.000001}
 
 @pytest.fixture
 def reconciler(ledger_server: PrivateRedis) -> Iterator[Reconciler]:
-    reconciler = Reconciler(ledger_server.url, LedgerSettings(**AT_ONCE), "w1")
+    reconciler = Reconciler(Place(ledger_server.url), LedgerSettings(**AT_ONCE), "w1")
     yield reconciler
     reconciler.stop_client()
 
@@ -85,7 +86,7 @@ def test_a_job_that_waits_beyond_the_greatest_age_is_a_dead_letter_that_says_so(
 ) -> None:
     desk = desk_with(max_age=0.001)
     desk.put("a")
-    reconciler = Reconciler(ledger_server.url, LedgerSettings(max_age=0.001), "w1")
+    reconciler = Reconciler(Place(ledger_server.url), LedgerSettings(max_age=0.001), "w1")
     while desk.record("a").state == "waiting":
         reconciler.look()
     reconciler.stop_client()
@@ -96,7 +97,7 @@ def test_a_job_that_waits_beyond_the_greatest_age_is_a_dead_letter_that_says_so(
 
 
 def test_one_of_all_looks_and_another_takes_over_when_it_is_gone(desk: Desk, ledger_server: PrivateRedis) -> None:
-    one, two = (Reconciler(ledger_server.url, LedgerSettings(), name) for name in ("w1", "w2"))
+    one, two = (Reconciler(Place(ledger_server.url), LedgerSettings(), name) for name in ("w1", "w2"))
     assert one.leads()
     assert one.leads()
     assert not two.leads()
