@@ -17,11 +17,12 @@ _sentinel = {
 }
 
 broker_url = _settings.broker
-broker_transport = "bridge_tasks.broker:Transport" if _settings.redis_broker else None
-broker_failover_strategy = None
-if _settings.broker.startswith(SCHEME):
-    broker_transport = "bridge_tasks.sentinel_broker:Transport"
-    broker_failover_strategy = stay
+broker_transport = {
+    "redis": "bridge_tasks.broker:Transport",
+    "rediss": "bridge_tasks.broker:Transport",
+    "sentinel": "bridge_tasks.sentinel_broker:Transport",
+}.get(_settings.broker.partition("://")[0])
+broker_failover_strategy = stay if _settings.broker.startswith(SCHEME) else None
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 

@@ -47,7 +47,7 @@ sentinel parallel-syncs {master} 2
 
 @dataclass(slots=True)
 class WatchedRedis:
-    """All six. A context manager; `kill` and `start` are those of a private Redis, of whoever is master.
+    """All six. A context manager; `stop`, `kill` and `start` are a private Redis's, of whoever is master.
 
     Args:
         directory: for their files; it must exist.
@@ -105,6 +105,11 @@ class WatchedRedis:
         self.killed = self.master
         self.servers[self.killed].kill()
 
+    def stop(self) -> None:
+        """End the master in good order."""
+        self.killed = self.master
+        self.servers[self.killed].terminate()
+
     @property
     def promoted(self) -> bool:
         """Whether the sentinels have made another one master, and it takes writes."""
@@ -112,7 +117,7 @@ class WatchedRedis:
         return port != self.killed and _asked(port, "ROLE", otherwise=[b""])[0] == b"master"
 
     def start(self) -> None:
-        """Bring back whom `kill` ended; the sentinels make a replica of it."""
+        """Bring back whom the last `kill` or `stop` ended; the sentinels make a replica of it."""
         if self.killed is not None:
             self.servers[self.killed].start()
             self.killed = None
