@@ -116,6 +116,13 @@ class WatchedRedis:
         port = self.master
         return port != self.killed and _asked(port, "ROLE", otherwise=[b""])[0] == b"master"
 
+    @property
+    def whole(self) -> bool:
+        """Whether both others follow the master."""
+        return bool(
+            _asked(self.master, "WAIT", 2, 100, otherwise=0) == 2 and _knows_all(next(iter(self.sentinels)))
+        )
+
     def start(self) -> None:
         """Bring back whom the last `kill` or `stop` ended; the sentinels make a replica of it."""
         if self.killed is not None:
