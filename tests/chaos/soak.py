@@ -128,15 +128,15 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
     began = time.monotonic()
     try:
         services = campaign.set_up()
-        with _submitting(side, services):
+        with submitting(side, services):
             campaign.wage()
             waged = time.monotonic() - began
-            states = _settled(side, campaign.accepted, SETTLE_SECONDS[side_name])
+            states = settled(side, campaign.accepted, SETTLE_SECONDS[side_name])
             verdict = judge(campaign.accepted, states, campaign.effects())
             if side_name == "ours":
                 _all_dead_are_known(campaign.living)
                 campaign.retire()
-                verdict.leftovers = _leftovers()
+                verdict.leftovers = leftovers()
             _report(side, verdict, directory)
     finally:
         campaign.close()
@@ -167,7 +167,7 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _submitting(side: Side, services: Services) -> Iterator[None]:
+def submitting(side: Side, services: Services) -> Iterator[None]:
     """Let this process be the submitter of a side."""
     os.environ.update(side.environment(services))
     load.cache_clear()
@@ -180,7 +180,7 @@ def _submitting(side: Side, services: Services) -> Iterator[None]:
         runtime.close()
 
 
-def _settled(side: Side, accepted: list[Accepted], patience: float) -> dict[str, str]:
+def settled(side: Side, accepted: list[Accepted], patience: float) -> dict[str, str]:
     """Wait until all have ended, or nothing has happened for a while; returns how they stand."""
     states: dict[str, str] = {}
     waiting = {job.name for job in accepted}
@@ -207,7 +207,7 @@ def _all_dead_are_known(living: int) -> None:
             time.sleep(0.2)
 
 
-def _leftovers() -> list[str]:
+def leftovers() -> list[str]:
     """What is left in the ledger's indexes once all workers have gone."""
     with load().ledger_place.client(decode_responses=True) as client:
         keys = [str(key) for pattern in INDEXES for key in client.scan_iter(pattern)]
