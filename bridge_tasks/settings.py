@@ -389,12 +389,12 @@ class Settings(BaseSettings):
     @property
     def ledger_place(self) -> Place:
         """The same, to be connected to."""
-        return self._place(self.ledger_url)
+        return self.place(self.ledger_url)
 
     @property
     def state_place(self) -> Place:
         """Where shared state is, to be connected to."""
-        return self._place(self.redis_url.get_secret_value())
+        return self.place(self.redis_url.get_secret_value())
 
     def copies(self, *, refuse: bool) -> Copies | None:
         """What a write to the ledger waits for; None where there is nothing to wait for.
@@ -407,7 +407,8 @@ class Settings(BaseSettings):
             return None
         return Copies(rules.copies, rules.copy_seconds, refuse=refuse and rules.uncopied == "refuse")
 
-    def _place(self, url: str) -> Place:
+    def place(self, url: str) -> Place:
+        """Where a Redis of ours is, to be connected to: that of one of the URLs above."""
         password = self.sentinel.password
         return Place(url, self.sentinel.master, None if password is None else password.get_secret_value())
 

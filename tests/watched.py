@@ -92,9 +92,13 @@ class WatchedRedis:
     @property
     def master(self) -> int:
         """The port of whom most sentinels call master."""
-        told = [_asked(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER) for port in self.sentinels]
-        ports = [int(address[1]) for address in told if address]
+        ports = self._told()
         return max(ports, key=ports.count)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all sentinels call the same one master: they tell each other every other second."""
+        return len(set(self._told())) == 1
 
     def client(self) -> "redis.Redis":
         """Return a client of whoever is master."""
@@ -133,7 +137,8 @@ class WatchedRedis:
         """Have the sentinels make another one master while the old one lives; returns when it is done."""
         before = self.master
         _until(lambda: _asked(next(iter(self.sentinels)), "SENTINEL", "FAILOVER", MASTER) is not None)
-        _until(lambda: self.master != before and _asked(self.master, "ROLE", otherwise=[b""])[0] == b"master")
+        _until(lambda: self.agreed and self.master != before)
+        _until(lambda: _asked(self.master, "ROLE", otherwise=[b""])[0] == b"master")
 
     def pause_replicas(self) -> None:
         """Freeze those that are no master: they have nothing of what is written from now on."""
@@ -149,6 +154,10 @@ class WatchedRedis:
         """The ends of all logs, for a test that failed."""
         everyone = [*self.servers.values(), *self.sentinels.values()]
         return "\n".join(f"== {one.name}\n{one.tail()[-1500:]}" for one in everyone)
+
+    def _told(self) -> list[int]:
+        """Whom each sentinel calls master, in the very words that redis-py asks for."""
+        return [int(fields[b"port"]) for port in self.sentinels if (fields := _of_master(port))]
 
     def _replicas(self) -> list[LocalProcess]:
         master = self.master
@@ -202,14 +211,15 @@ class WatchedRedis:
         return process.start()
 
 
+def _of_master(sentinel: int) -> dict[bytes, bytes]:
+    told = _asked(sentinel, "SENTINEL", "MASTER", MASTER, otherwise=[])
+    return dict(zip(told[::2], told[1::2], strict=True))
+
+
 def _knows_all(sentinel: int) -> bool:
-    told = _asked(sentinel, "SENTINEL", "MASTER", MASTER)
-    if not told:
-        return False
-    fields: dict[bytes, bytes] = dict(zip(told[::2], told[1::2], strict=True))
-    return (
-        fields[b"num-slaves"] == b"2" and fields[b"num-other-sentinels"] == b"2" and fields[b"flags"] == b"master"
-    )
+    fields = _of_master(sentinel)
+    wanted = {b"num-slaves": b"2", b"num-other-sentinels": b"2", b"flags": b"master"}
+    return all(fields.get(name) == value for name, value in wanted.items())
 
 
 def _asked(port: int, *command: Any, otherwise: Any = None) -> Any:

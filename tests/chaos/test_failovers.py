@@ -14,6 +14,8 @@ from bridge_tasks import events, workflows
 from bridge_tasks.app import app
 from bridge_tasks.async_bridge import AsyncBridge
 from bridge_tasks.bridge import Bridge, Job
+from bridge_tasks.checking import found
+from bridge_tasks.checking.gathering import gather
 from bridge_tasks.resilience.policy.breaker import CircuitState
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.sandbox.faults import Latency
@@ -227,3 +229,19 @@ def _files(directory: Path) -> list[Path]:
     for path in paths:
         path.write_text(f"a text of {path.name}")
     return paths
+
+
+def test_check_asks_whoever_is_master(stage: Stage, server: WatchedRedis) -> None:
+    del stage
+    (before,) = gather(load(), app.conf).redis
+    assert (before.port, before.trouble, before.watched, before.copies) == (server.master, "", True, 1)
+    assert before.roles == ("jobs", "results", "state")
+
+    server.fail_over()
+    with server.client() as client:
+        assert eventually(lambda: client.config_set("min-replicas-to-write", 0))
+
+    facts = gather(load(), app.conf)
+    assert facts.redis[0].port == server.master != before.port
+    assert "redis-alone" in {finding.id for finding in found(facts)}
+    assert facts.celery.ours
