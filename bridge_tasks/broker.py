@@ -179,7 +179,8 @@ class Channel(kombu_redis.Channel):
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         try:
-            admission.vet_order(message, order=exchange.endswith(_ORDERS))
+            only_asked = load().worker.orders == "questions"
+            admission.vet_order(message, order=exchange.endswith(_ORDERS), questions=only_asked)
         except MessageRefused as error:
             events.emit(events.MessageDropped(exchange, error.field, error.reason, None))
             raise Empty from None

@@ -6,6 +6,7 @@ a module that imports all of this and goes on (`celeryconfig.py` at the top of t
 
 from kombu import Exchange, Queue
 
+from bridge_tasks import tls
 from bridge_tasks.places import SCHEME, stay
 from bridge_tasks.settings import load
 
@@ -23,6 +24,7 @@ broker_transport = {
     "sentinel": "bridge_tasks.sentinel_broker:Transport",
 }.get(_settings.broker.partition("://")[0])
 broker_failover_strategy = stay if _settings.broker.startswith(SCHEME) else None
+broker_use_ssl = tls.options(_settings.broker) or False  # for Flower: it does not read the address
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from pydantic import BaseModel as Model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from bridge_tasks import tls
 from bridge_tasks.copies import Copies
 from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.models.content import web_address
@@ -63,18 +64,25 @@ def _url_of(*schemes: str) -> AfterValidator:
 
     def check(value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
-        for one in url.split(";") if url.startswith(SCHEME) else [url]:
-            try:
-                parts = urlsplit(one)
-                _ = parts.hostname, parts.port
-            except ValueError:
-                raise ValueError("must be a URL: escape special characters in the password") from None
-            wanted = schemes if not url.startswith(SCHEME) else ("sentinel",) * ("sentinel" in schemes)
-            if parts.scheme not in wanted or not (parts.hostname or parts.path):
-                raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
-        return value
+        if url.startswith(SCHEME) and "sentinel" in schemes:
+            for one in url.split(";"):
+                _parts(one, "sentinel")
+            return value
+        parts = _parts(url, *schemes)
+        return SecretStr(tls.trusting(parts)) if parts.scheme == tls.SCHEME else value
 
     return AfterValidator(check)
+
+
+def _parts(url: str, *schemes: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must be a URL: escape special characters in the password") from None
+    if parts.scheme not in schemes or not (parts.hostname or parts.path):
+        raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
+    return parts
 
 
 Urls = Annotated[
@@ -213,7 +221,8 @@ class LedgerSettings(Section):
         max_age: seconds after which a job that has not ended becomes a dead letter.
         keep: seconds that a record is kept after its end, and a success stands for the same job.
         dead_letters: how many are kept; beyond, the oldest go, and that is told.
-        look_seconds: between two looks for lost messages, by one worker of all.
+        look_seconds: between two looks for lost messages, by one worker of all; no closer together than signs
+            of life.
         beat_seconds: between two signs of life of a worker.
         dead_after: seconds without one after which its messages go to others.
         signing_keys: secrets, comma-separated, of 32 characters or more; where there are some, messages are signed
@@ -279,9 +288,12 @@ class WorkerSettings(Section):
 
     Attributes:
         pulse: the file in which it gives its pulse, for `bridge-tasks probe`; none by default.
+        orders: which orders over Redis it obeys (`celery control`, Flower's buttons): `all`, or only `questions`,
+            which change nothing.
     """
 
     pulse: str = ""
+    orders: Literal["all", "questions"] = "all"
 
 
 class MetricsSettings(Section):

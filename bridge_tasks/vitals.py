@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -114,7 +115,7 @@ async def look(
     """
     known = {service: state for service, asker in circuits.items() if (state := await _circuit(shared, asker))}
     try:
-        answer = await run(ledger, _VITALS, queues, [PRIORITY_SEPARATOR, *PRIORITY_STEPS])
+        answer = await run(ledger, _VITALS, (), _asked(queues))
     except (RedisError, OSError):
         return SystemHealth(redis=False, circuits=known)
     now, dead, workers, depths = answer
@@ -126,6 +127,10 @@ async def look(
     )
     living = tuple(sorted(text(worker).rpartition(":")[0] for worker in workers))
     return SystemHealth(redis=True, workers=living, queues=seen, circuits=known, dead_letters=int(dead))
+
+
+def _asked(queues: Sequence[str]) -> list[Any]:
+    return [PRIORITY_SEPARATOR, len(PRIORITY_STEPS), *PRIORITY_STEPS, *queues]
 
 
 async def _circuit(shared: SharedRedis, asker: Asker) -> CircuitState | None:

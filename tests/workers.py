@@ -33,7 +33,7 @@ from bridge_tasks.settings import load
 T = TypeVar("T")
 
 QUEUES = ("bridge.metadata", "bridge.onextree", "bridge.bulk")
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a job that still runs is lost, on a machine however busy."""
 
 QUICK = {
@@ -144,6 +144,7 @@ _ADDRESSES = (
     "broker_transport",
     "broker_failover_strategy",
     "broker_transport_options",
+    "broker_use_ssl",
     "result_backend",
     "result_backend_transport_options",
 )

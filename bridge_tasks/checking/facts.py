@@ -193,7 +193,11 @@ class FlowerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it; `retry_maximum` and `retry_total`: the longest countdown of a task, and all of them together."""
+    """All of it.
+
+    `retry_maximum` and `retry_total`: the longest countdown of a task, and all of them together. `look_seconds`
+    and `beat_seconds`: between two looks for lost messages, and between two signs of life of a worker.
+    """
 
     redis: tuple[RedisFacts, ...] = (RedisFacts(),)
     celery: CeleryFacts = CeleryFacts()
@@ -209,6 +213,8 @@ class Facts:
     retry_maximum: float = 300
     retry_total: float = 31
     max_age: float = 86_400
+    look_seconds: float = 5
+    beat_seconds: float = 1
     log_level: str = "INFO"
     root_user: bool = False
     versions: Mapping[str, str] = field(

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from kombu.transport import get_transport_cls
 
 from bridge_tasks.checking.facts import CeleryFacts, Facts, FlowerFacts, RedisFacts, Role, RootFacts, ServiceFacts
-from bridge_tasks.checking.redis_server import ask, is_loopback
+from bridge_tasks.checking.redis_server import ask
 from bridge_tasks.configuration import PREFIX, all_settings, known
 from bridge_tasks.settings import ENV_FILE, FlowerSettings, ServiceSettings, Settings, own_file
+from bridge_tasks.tls import is_loopback
 
 OUR_TRANSPORT: Final = "bridge_tasks.broker:Transport"
 
@@ -51,6 +52,8 @@ def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str
         retry_maximum=task.retry.maximum,
         retry_total=task.retry.longest,
         max_age=settings.ledger.max_age,
+        look_seconds=settings.ledger.look_seconds,
+        beat_seconds=settings.ledger.beat_seconds,
         log_level=settings.log.level,
         root_user=os.geteuid() == 0,
         versions={package: _version(package) for package in _PACKAGES},

@@ -1,6 +1,5 @@
 """Asks a Redis how it is set up. It writes nothing: what it tries, to see what we may do, leaves no trace."""
 
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from redis.sentinel import SentinelConnectionPool
 
 from bridge_tasks.checking.facts import RedisFacts, Role
 from bridge_tasks.places import SENTINEL_PORT, Place
+from bridge_tasks.tls import is_loopback
 
 SECONDS = 5.0
 """For each answer: one that is slow is no Redis that is away."""
@@ -25,19 +25,10 @@ _TRIED: Final[Mapping[str, tuple[Any, ...]]] = {
     "BRPOP": ("BRPOP", "bridge.nobody", 0.05),
     "EXISTS (celery-task-meta-*)": ("EXISTS", "celery-task-meta-nobody"),
     "SMEMBERS (_kombu.binding.*)": ("SMEMBERS", "_kombu.binding.nobody"),
+    "HVALS (unacked)": ("HVALS", "unacked"),
     "PUBLISH": ("PUBLISH", "bridge:v1:nobody", ""),
 }
 """What needs no more than a look to be tried, of what we and Celery cannot do without."""
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine, as far as its name tells."""
-    if host.lower() in ("localhost", "ip6-localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def ask(
@@ -98,14 +89,14 @@ def _answered(client: redis.Redis, known: RedisFacts, clock: Callable[[], float]
     before = clock()
     seconds, micro = client.time()
     after = clock()
-    told: Mapping[str, Any] = client.info()
+    told = _info(client)
     config = _config(client)
     numbers = {name: int(told.get(name, 0)) for name in ("maxmemory", "used_memory", "evicted_keys")}
     most = int(config.get("maxclients", told.get("maxclients", 0)))
     return replace(
         known,
         denied=tuple(name for name, command in _TRIED.items() if not _may(client, command)),
-        version=tuple(int(part) for part in str(told["redis_version"]).split(".") if part.isdigit()),
+        version=_version(str(told["redis_version"])) if "redis_version" in told else None,
         cluster=bool(told.get("cluster_enabled")),
         replica=told.get("role") == "slave",
         policy=told.get("maxmemory_policy"),
@@ -123,6 +114,19 @@ def _answered(client: redis.Redis, known: RedisFacts, clock: Callable[[], float]
         clients=(int(told.get("connected_clients", 0)), most) if most else None,
         skew=int(seconds) + int(micro) / 1_000_000 - (before + after) / 2,
     )
+
+
+def _info(client: redis.Redis) -> Mapping[str, Any]:
+    """Read what the server says of itself; empty where our user may not ask: it is no server that is away."""
+    try:
+        answer: Mapping[str, Any] = client.info()
+    except NoPermissionError:
+        return {}
+    return answer
+
+
+def _version(told: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in told.split(".") if part.isdigit())
 
 
 def _config(client: redis.Redis) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from bridge_tasks import events
@@ -57,7 +58,9 @@ class Reconciler:
         self._ledger = JobLedger(commands, settings)
         self._workers = Workers(commands)
         self._settings = settings
-        self._looks = math.ceil(settings.dead_after / settings.look_seconds)
+        # A look follows a sign of life: where looks are set closer together, they are as far apart as those.
+        self._apart = math.ceil(settings.look_seconds / settings.beat_seconds) * settings.beat_seconds
+        self._looks = math.ceil(settings.dead_after / self._apart)
         self._watched: Watched = {}
         self._name = name
         self._suspects: dict[str, dict[str, int]] = {}
@@ -96,6 +99,8 @@ class Reconciler:
                 if waited >= self._settings.look_seconds and self.leads():
                     waited = 0.0
                     self.look()
+            except NoPermissionError as error:
+                _log.warning("nothing can be looked for: %s (bridge-tasks check)", error)
             except redis.RedisError as error:
                 self._forget_evidence()  # nobody can give a sign of life to a Redis that is away
                 _log.debug("nothing could be looked for: %s", type(error).__name__)
@@ -103,8 +108,12 @@ class Reconciler:
                 _log.exception("a look for lost messages failed")
 
     def leads(self) -> bool:
-        """Say whether it is this worker that looks, for two looks' time."""
-        milliseconds = int(self._settings.look_seconds * 2000)
+        """Say whether it is this worker that looks, for two looks' time.
+
+        The lease outlasts the pause between two looks: who finds it gone must take it that somebody else looked
+        meanwhile, and what only was missing once is no evidence.
+        """
+        milliseconds = math.ceil(self._apart * 2000)
         if self._client.set(_LEASE, self._name, nx=True, px=milliseconds):
             self._forget_evidence()  # somebody else looked until now
             return True

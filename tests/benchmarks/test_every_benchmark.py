@@ -35,7 +35,7 @@ SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "p
 ELSEWHERE = {"bulk_memory", "failover", "job_cost", "observability", "worker_count"}
 """What is no part of this page."""
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def rows(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -125,6 +125,14 @@ def test_a_user_who_may_not_run_scripts_is_found(
         assert ask(Place(url), "BRIDGE_REDIS_URL", ("jobs",)).denied == ("EVAL",)
 
 
+def test_a_user_who_may_not_ask_the_server_about_itself_is_not_told_that_it_is_away(
+    deployment: Deployment, server: PrivateRedis, admin: redis.Redis
+) -> None:
+    with user(admin, "curt", keys=["*"], channels=["*"], commands=["+@all", "-@admin", "-@dangerous"]):
+        url = server.url.replace("://", f"://curt:{SECRET}@")
+        assert list(deployment.found({"BRIDGE_REDIS_URL": url})) == ["redis-untold"]
+
+
 def test_a_user_who_may_not_touch_our_keys_is_found(server: PrivateRedis, admin: redis.Redis) -> None:
     with user(admin, "shy", keys=["shop:*"], channels=[], commands=["+@all"]):
         asked = ask(Place(server.url.replace("://", f"://shy:{SECRET}@")), "BRIDGE_REDIS_URL", ("jobs",))
@@ -239,6 +247,7 @@ def test_what_a_configuration_module_changes_is_found(
         ("flower-open", {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": "bridge:"}),
         ("flower-api", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_UNAUTHENTICATED_API": "true"}),
         ("flower-password", {"FLOWER_BASIC_AUTH": "admin:admin"}),
+        ("look-seconds", {"BRIDGE_LEDGER__LOOK_SECONDS": "0.5"}),
         ("debug-log", {"BRIDGE_LOG__LEVEL": "DEBUG"}),
     ],
 )

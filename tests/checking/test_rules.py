@@ -134,6 +134,7 @@ PLANTED: list[tuple[str, Severity, str, Facts]] = [
         replace(GOOD, misspelt={"BRIDGE_METADATA_URLS": "BRIDGE_METADATA__URLS"}),
     ),
     ("env-file", WARNING, "chmod go-w .bridge.env", replace(GOOD, ignored_file=".bridge.env")),
+    ("look-seconds", WARNING, "BRIDGE_LEDGER__LOOK_SECONDS=2", replace(GOOD, look_seconds=0.1, beat_seconds=2)),
     ("debug-log", NOTE, "BRIDGE_LOG__LEVEL=INFO", replace(GOOD, log_level="DEBUG")),
     ("versions", WARNING, "pip install", replace(GOOD, versions={"celery": "6.0.1"})),
     ("root-user", NOTE, "su -s", replace(GOOD, root_user=True)),

@@ -1,4 +1,5 @@
--- Says what waits and who works. KEYS: queues. ARGV: what separates a queue's name from a priority, and the priorities.
+-- Says what waits and who works. ARGV: what separates a queue's name from a priority, how many priorities there are, the
+-- priorities, queues. There are no KEYS: whoever may only read the queues could not name them there.
 -- Returns the time, how many dead letters there are, the workers that live, and of each queue how many messages wait
 -- and since when the oldest does (0: nobody noted it).
 local time = redis.call('TIME')
@@ -8,9 +9,10 @@ for _, name in ipairs(redis.call('SMEMBERS', 'bridge:workers')) do
 end
 
 local queues = {}
-for index, queue in ipairs(KEYS) do
-  local depth, oldest = 0, nil
-  for step = 2, #ARGV do
+local last = 2 + tonumber(ARGV[2])
+for place = last + 1, #ARGV do
+  local queue, depth, oldest = ARGV[place], 0, nil
+  for step = 3, last do
     local list = ARGV[step] == '0' and queue or queue .. ARGV[1] .. ARGV[step]
     local length = redis.call('LLEN', list)
     if length > 0 then
@@ -21,6 +23,6 @@ for index, queue in ipairs(KEYS) do
       if queued and (not oldest or queued < oldest) then oldest = queued end
     end
   end
-  queues[index] = {depth, string.format('%.0f', oldest or 0)}
+  queues[#queues + 1] = {depth, string.format('%.0f', oldest or 0)}
 end
 return {string.format('%.0f', time[1] * 1000000 + time[2]), redis.call('ZCARD', 'bridge:dead'), workers, queues}
