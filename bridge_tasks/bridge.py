@@ -161,7 +161,7 @@ class Bridge:
             send(work)
         if under_way.stands is None and not plan.whole:
             runtime = current()
-            runtime.run(runtime.ledger.whole(plan.job))
+            runtime.run(runtime.submitted.whole(plan.job))
         ids = {cid or bound for cid in known}
         return self._job(plan, under_way.stands, ids.pop() if len(ids) == 1 else None)
 

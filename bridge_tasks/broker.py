@@ -20,14 +20,17 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
 from bridge_tasks import admission, events
+from bridge_tasks.copies import Copies
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import JobLedger, keys
 from bridge_tasks.ledger.envelope import Envelope
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.records import Submission
+from bridge_tasks.ledger.workers import NOBODY, this_worker
 from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
 from bridge_tasks.resilience.state.shared_redis import Script
+from bridge_tasks.runtime import current
 from bridge_tasks.settings import load
 from bridge_tasks.signing import signer_of
 
@@ -126,14 +129,17 @@ class Channel(kombu_redis.Channel):
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined] # not in the stubs
         arguments = _arguments(key, message)
+        # What a worker sends (a next step, a retry) may be lost with its master: it sends it again, as what it
+        # follows from is not over then. What begins something is nobody's to send again.
+        copies = wanted_copies() if under_way is not None or this_worker() == NOBODY else None
         if under_way is None or under_way.accepted:
-            self._script(arguments)
+            self._script(arguments, copies)
             return
         arguments = (*arguments, *under_way.submission.arguments())
         if under_way.held_back is not None:
             under_way.held_back.append(arguments)
             return
-        sent, name, state = self._script(arguments)
+        sent, name, state = self._script(arguments, copies)
         under_way.accepted = True
         under_way.state = state.decode()
         if not sent and name.decode() != headers["id"]:
@@ -205,9 +211,19 @@ class Channel(kombu_redis.Channel):
             self._shared = self._create_client()  # type: ignore[attr-defined] # not in the stubs
         yield client or self._shared
 
-    def _script(self, arguments: tuple[Any, ...]) -> Any:
+    def _script(self, arguments: tuple[Any, ...], copies: Copies | None) -> Any:
         with self.conn_or_acquire() as client:
-            return run_script(client, PUT, *arguments)
+            if copies is None:
+                return run_script(client, PUT, *arguments)
+            try:
+                return copies.run(client, "EVALSHA", PUT.digest, *arguments)
+            except redis.exceptions.NoScriptError:
+                return copies.run(client, "EVAL", PUT.source, *arguments)
+
+
+def wanted_copies() -> Copies | None:
+    """What a message waits for that begins something; None where there is nothing to wait for."""
+    return current().copies if load().ledger_place.watched else None
 
 
 def run_script(client: Any, script: Script, *arguments: Any) -> Any:

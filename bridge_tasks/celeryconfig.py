@@ -7,13 +7,23 @@ a module that imports all of this and goes on (`celeryconfig.py` at the top of t
 from kombu import Exchange, Queue
 
 from bridge_tasks import tls
+from bridge_tasks.places import SCHEME, stay
 from bridge_tasks.settings import load
 
 _settings = load()
 _task = _settings.task
+_sentinel = {
+    "master_name": _settings.sentinel.master,
+    "sentinel_kwargs": _settings.ledger_place.asking({"socket_timeout": 1, "socket_connect_timeout": 1}),
+}
 
 broker_url = _settings.broker
-broker_transport = "bridge_tasks.broker:Transport" if _settings.redis_broker else None
+broker_transport = {
+    "redis": "bridge_tasks.broker:Transport",
+    "rediss": "bridge_tasks.broker:Transport",
+    "sentinel": "bridge_tasks.sentinel_broker:Transport",
+}.get(_settings.broker.partition("://")[0])
+broker_failover_strategy = stay if _settings.broker.startswith(SCHEME) else None
 broker_use_ssl = tls.options(_settings.broker) or False  # for Flower: it does not read the address
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
@@ -65,6 +75,7 @@ broker_transport_options = {
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 15,
+    **(_sentinel if _settings.broker.startswith(SCHEME) else {}),
 }
 visibility_timeout = _task.visibility_timeout
 
@@ -72,6 +83,7 @@ result_expires = _task.result_ttl
 result_backend_transport_options = {
     "visibility_timeout": _task.visibility_timeout,
     "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
+    **(_sentinel if _settings.result_backend.startswith(SCHEME) else {}),
 }
 redis_socket_timeout = 10
 redis_socket_connect_timeout = 5

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import redis
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined] # absent from the stubs
 from celery.canvas import Signature, group
 from celery.events import Event
@@ -99,15 +100,22 @@ def send_together(messages: Sequence[Prepared]) -> Iterator[tuple[Prepared, str 
     try:
         if not client.script_exists(PUT.digest)[0]:
             client.script_load(PUT.source)
-        with client.pipeline(transaction=False) as pipe:
-            for message in messages:
-                pipe.execute_command("EVALSHA", PUT.digest, *message.arguments)  # type: ignore[no-untyped-call] # redis-py's own gap
-            answers = pipe.execute()
+        answers = _together(client, [("EVALSHA", PUT.digest, *message.arguments) for message in messages])
     except RedisError as error:
         raise OperationalError("the broker is out of reach; not all was sent") from error
     _announce([one.announcement for one, (sent, *_) in zip(messages, answers, strict=True) if sent])
     for one, (sent, name, _state) in zip(messages, answers, strict=True):
         yield one, name.decode() if not sent and name.decode() != one.plan.job else None
+
+
+def _together(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    copies = broker.wanted_copies()
+    if copies is not None:
+        return copies.run_all(client, commands)
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py's own gap
+        return list(pipe.execute())
 
 
 def carried(work: Signature[Any]) -> Iterator[str | None]:

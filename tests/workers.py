@@ -6,6 +6,7 @@ its settings and its application at one database, and puts both back.
 """
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -21,8 +22,9 @@ import httpx
 import kombu.pools
 import pytest
 import redis
+from celery import Celery
 
-from bridge_tasks import runtime
+from bridge_tasks import celeryconfig, runtime
 from bridge_tasks.app import app
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
@@ -126,15 +128,33 @@ def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
             patch.setenv(name, value)
         load.cache_clear()
         runtime.close()  # one that a test before opened elsewhere
-        app.conf.update(broker_url=load().broker, result_backend=load().result_backend)
+        aim(app)
         _disconnect()
         try:
             yield
         finally:
             runtime.close()
-            app.conf.update({name: before.get(name) for name in ("broker_url", "result_backend")})
+            app.conf.update({name: before.get(name) for name in _ADDRESSES})
             _disconnect()
     load.cache_clear()
+
+
+_ADDRESSES = (
+    "broker_url",
+    "broker_transport",
+    "broker_failover_strategy",
+    "broker_transport_options",
+    "broker_use_ssl",
+    "result_backend",
+    "result_backend_transport_options",
+)
+"""What Celery is told of where everything is; the rest does not depend on it."""
+
+
+def aim(app: Celery) -> None:
+    """Tell an application what the environment says now of where everything is."""
+    told = vars(importlib.reload(celeryconfig))
+    app.conf.update({name: told.get(name) for name in _ADDRESSES})
 
 
 def _disconnect() -> None:

@@ -42,6 +42,8 @@ class RedisFacts:
         open_door: whether it lets in whoever gives no password.
         clients: how many connections it has, and how many it takes.
         skew: seconds by which its clock is ahead of ours.
+        watched: whether sentinels say where it is.
+        copies: how many replicas it must have to take writes.
     """
 
     roles: tuple[Role, ...] = ("jobs", "results", "state")
@@ -70,6 +72,8 @@ class RedisFacts:
     open_door: bool | None = None
     clients: tuple[int, int] | None = None
     skew: float | None = 0.0
+    watched: bool = False
+    copies: int | None = None
 
     @property
     def address(self) -> str:

@@ -74,11 +74,7 @@ def _redis(settings: Settings) -> list[RedisFacts]:
         (shared, "BRIDGE_REDIS_URL", "state"),
     ):
         used.setdefault(url, (variable, []))[1].append(role)  # type: ignore[arg-type] # literals, all three
-    return [
-        ask(url, variable, tuple(roles))
-        for url, (variable, roles) in used.items()
-        if not url.startswith("sentinel://")  # which names no server, but who knows one
-    ]
+    return [ask(settings.place(url), variable, tuple(roles)) for url, (variable, roles) in used.items()]
 
 
 def _celery(settings: Settings, conf: Mapping[str, Any], module: str) -> CeleryFacts:

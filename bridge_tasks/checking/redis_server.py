@@ -11,8 +11,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from bridge_tasks.checking.facts import RedisFacts, Role
+from bridge_tasks.places import SENTINEL_PORT, Place
 from bridge_tasks.tls import is_loopback
 
 SECONDS = 5.0
@@ -29,20 +31,25 @@ _TRIED: Final[Mapping[str, tuple[Any, ...]]] = {
 """What needs no more than a look to be tried, of what we and Celery cannot do without."""
 
 
-def ask(url: str, variable: str, roles: tuple[Role, ...], clock: Callable[[], float] = time.time) -> RedisFacts:
-    """Ask one.
+def ask(
+    place: Place, variable: str, roles: tuple[Role, ...], clock: Callable[[], float] = time.time
+) -> RedisFacts:
+    """Ask one; where sentinels say which, whoever is master now.
 
     Args:
-        url: where it is, secret and all.
+        place: where it is.
         variable: the setting that says so.
         roles: what it is used for.
         clock: seconds since the epoch, here.
     """
-    known = _by_address(url, variable, roles)
+    known = _by_address(place, variable, roles)
     try:
-        with redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=SECONDS, socket_connect_timeout=SECONDS
+        with place.client(
+            retry=Retry(NoBackoff(), 0), socket_timeout=SECONDS, socket_connect_timeout=SECONDS
         ) as client:
+            if isinstance(client.connection_pool, SentinelConnectionPool):
+                host, port = client.connection_pool.get_master_address()  # type: ignore[no-untyped-call] # redis-py's
+                known = replace(known, host=host, port=port, loopback=is_loopback(host))
             return _answered(client, known, clock)
     except redis.AuthenticationError:
         return replace(known, trouble="login")
@@ -52,16 +59,16 @@ def ask(url: str, variable: str, roles: tuple[Role, ...], clock: Callable[[], fl
         return replace(known, trouble="away")
 
 
-def _by_address(url: str, variable: str, roles: tuple[Role, ...]) -> RedisFacts:
-    """What the URL tells; all that a server must say itself is unknown."""
-    parts = urlsplit(url)
+def _by_address(place: Place, variable: str, roles: tuple[Role, ...]) -> RedisFacts:
+    """What the URL tells (the first, of sentinels); all that a server must say itself is unknown."""
+    parts = urlsplit(place.url.partition(";")[0] if place.watched else place.url)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     local = parts.scheme == "unix"
     return RedisFacts(
         roles=roles,
         variable=variable,
         host="" if local else parts.hostname or "localhost",
-        port=parts.port or 6379,
+        port=parts.port or (SENTINEL_PORT if place.watched else 6379),
         loopback=local or is_loopback(parts.hostname or "localhost"),
         tls=parts.scheme == "rediss",
         verified=options.get("ssl_cert_reqs", "required").lower() not in ("none", "cert_none"),
@@ -74,6 +81,7 @@ def _by_address(url: str, variable: str, roles: tuple[Role, ...]) -> RedisFacts:
         protected=None,
         listens_beyond=None,
         skew=None,
+        watched=place.watched,
     )
 
 
@@ -95,6 +103,7 @@ def _answered(client: redis.Redis, known: RedisFacts, clock: Callable[[], float]
         maxmemory=numbers["maxmemory"],
         used=numbers["used_memory"],
         evicted=numbers["evicted_keys"],
+        copies=int(config["min-replicas-to-write"]) if "min-replicas-to-write" in config else None,
         append_only=bool(told["aof_enabled"]) if "aof_enabled" in told else None,
         fsync=config.get("appendfsync"),
         disk_well=_disk_well(told, config),

@@ -42,7 +42,7 @@ def claim(request: Any) -> Claim:
     lease = load().task.deadline + LEASE_MARGIN
     headers = {**(request.headers or {}), **{name: request.get(name) for name in _COUNTS}}
     try:
-        said = runtime.run(runtime.ledger.begin(request.id, rank_of(headers), this_worker(), lease))
+        said = runtime.run(runtime.begun.begin(request.id, rank_of(headers), this_worker(), lease))
     except redis.RedisError as error:
         events.emit(events.LedgerSilent("begin", type(error).__name__))
         return Claim("run")

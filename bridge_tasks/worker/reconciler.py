@@ -23,6 +23,7 @@ from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR, Envelope
 from bridge_tasks.ledger.lost import QueueSeen, lost
 from bridge_tasks.ledger.records import MICROSECONDS
 from bridge_tasks.ledger.workers import Watched, Workers, silent
+from bridge_tasks.places import Place
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import LedgerSettings
 
@@ -44,14 +45,14 @@ class Reconciler:
     """The thread of one worker.
 
     Args:
-        url: the Redis with the messages and their records.
+        place: the Redis with the messages and their records.
         settings: how often, and when a worker is dead.
         name: this worker's.
     """
 
-    def __init__(self, url: str, settings: LedgerSettings, name: str) -> None:
-        self._client = redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
+    def __init__(self, place: Place, settings: LedgerSettings, name: str) -> None:
+        self._client = place.client(
+            retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
         )
         commands = BlockingRedis(self._client)
         self._ledger = JobLedger(commands, settings)

@@ -123,7 +123,7 @@ def _look_over(sender: Any, **_: Any) -> None:
 def _reconcile(**_: Any) -> None:
     settings = load()
     if settings.redis_broker and not _reconcilers:
-        _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, this_worker()))
+        _reconcilers.append(Reconciler(settings.ledger_place, settings.ledger, this_worker()))
         _reconcilers[0].start()
 
 

@@ -22,6 +22,7 @@ import httpx
 from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.chaos.sides import AWAY, KINDS, Services, Side, Work, command, inherited
+from tests.watched import WatchedRedis
 
 _TICK = 0.05
 _SUBMITTERS = 3
@@ -58,6 +59,7 @@ class Plan:
         pace: seconds between two kills, on average.
         pools: one worker of each.
         calm: whether the services behave.
+        sentinel: whether Redis has replicas and sentinels: then its master is killed, and another one takes over.
         fsync: how Redis writes its append-only file.
         seed: of all chance.
     """
@@ -68,6 +70,7 @@ class Plan:
     pace: float = 2.5
     pools: tuple[str, ...] = ("prefork", "threads", "prefork", "threads")
     calm: bool = False
+    sentinel: bool = False
     fsync: Literal["always", "everysec"] = "always"
     seed: int = 0
 
@@ -88,6 +91,7 @@ class Counts:
     kills: int = 0
     children: int = 0
     restarts: int = 0
+    failovers: int = 0
     faults: int = 0
     resubmitted: int = 0
 
@@ -108,7 +112,7 @@ class Campaign:
     counts: Counts = field(default_factory=Counts)
     accepted: list[Accepted] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
-    _server: PrivateRedis = field(init=False)
+    _server: PrivateRedis | WatchedRedis = field(init=False)
     _services: Services = field(init=False)
     _http: httpx.Client = field(init=False)
     _workers: list[LocalProcess] = field(default_factory=list)
@@ -116,7 +120,8 @@ class Campaign:
 
     def set_up(self) -> Services:
         """Start Redis and the services; workers come with `wage`."""
-        self._server = self._stack.enter_context(PrivateRedis(append_only=True, fsync=self.plan.fsync))
+        self._server = self._redis()
+        self._stack.enter_context(self._server)
         self._http = self._stack.enter_context(httpx.Client(timeout=30))
         ports = ("--metadata-port", "0", "--onextree-port", "0", "--database", str(self.directory / "stamps.db"))
         sandbox = self._stack.enter_context(
@@ -131,8 +136,14 @@ class Campaign:
         urls = json.loads(sandbox.tail().splitlines()[-1])
         files = self.directory / "files"
         files.mkdir()
-        self._services = Services(self._server.url, urls["metadata_url"], urls["onextree_url"], files)
+        self._services = Services(self._server.environment, urls["metadata_url"], urls["onextree_url"], files)
         return self._services
+
+    def _redis(self) -> PrivateRedis | WatchedRedis:
+        if not self.plan.sentinel:
+            return PrivateRedis(append_only=True, fsync=self.plan.fsync)
+        (self.directory / "redis").mkdir()
+        return WatchedRedis(self.directory / "redis", fsync=self.plan.fsync)
 
     def wage(self) -> None:
         """Submit all jobs while everything that can die does; returns when all is well again."""
@@ -210,6 +221,10 @@ class Campaign:
         for _ in range(self.plan.restarts):
             yield from _pause(chance.uniform(0.8, 1.2) * rest)
             self._server.kill()
+            if isinstance(self._server, WatchedRedis):
+                while not self._server.promoted:
+                    yield True
+                self.counts.failovers += 1
             yield from _pause(chance.uniform(0.2, 3.0))
             self._server.start()
             self.counts.restarts += 1

@@ -54,6 +54,7 @@ PLANTED: list[tuple[str, Severity, str, Facts]] = [
     ("redis-evicted", WARNING, "one of our own", redis(evicted=7)),
     ("redis-appendonly", WARNING, "CONFIG SET appendonly yes", redis(append_only=False)),
     ("redis-fsync", WARNING, "CONFIG SET appendfsync everysec", redis(fsync="no")),
+    ("redis-alone", WARNING, "CONFIG SET min-replicas-to-write 1", redis(watched=True, copies=0)),
     ("redis-disk", FATAL, "df -h", redis(disk_well=False)),
     ("redis-full", WARNING, "CONFIG SET maxmemory 2000", redis(maxmemory=1000, used=950)),
     ("redis-clients", WARNING, "CONFIG SET maxclients 200", redis(clients=(95, 100))),
