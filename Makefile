@@ -37,11 +37,12 @@ test-fleet: $(PEERS) ## Run the tests that start fleets, kill workers and Redis,
 test-containers: $(PEERS) ## Run the tests on containers; a container engine must run
 	@$(BIN)/python -m pytest -m containers --timeout 600 tests/containers tests/integration
 
-check: $(PEERS) ## Lint, types, architecture
+check: $(PEERS) ## Lint, types, architecture, what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/dependencies
 
 ifdef SHORT
 soak: $(READY)

@@ -7,6 +7,8 @@ settings but for `recovery_timeout`; `unprotected` tries again after a tenth of 
 
 back after    seconds from the end of recovery_timeout until 90 % of the normal rate flow again, for half a second
 peak          the busiest half second after the outage began, against what is normal then
+disturbed     half seconds in which even the calm service was asked less than half of what is usual: the machine
+              had no processor for us, and they tell nothing; they are left out
 """
 
 import json
@@ -39,6 +41,7 @@ PAUSE = 0.02
 """Seconds between two refusals in one slot: what a queue takes to hand out the next job."""
 
 ENOUGH, WINDOW, SHORT = 0.9, 0.5, 0.25
+DISTURBED = 0.5
 TROUBLED, CALM = "troubled", "calm"
 
 Sent = list[list[float]]
@@ -174,19 +177,27 @@ def judged(who: str, told: Told, outage: float, recovery: float) -> tuple[Row, d
     last = outage + OUTAGE + recovery + AFTER - 2 * WINDOW
     share = rate(good, outage - NORMAL, NORMAL) / rate(calm, outage - NORMAL, NORMAL)  # about 1
 
+    usual = rate(calm, outage - NORMAL, last + NORMAL - outage)
+
     def normal(at: float) -> float:
         return share * rate(calm, at, WINDOW)
 
+    def tells(at: float) -> bool:
+        return rate(calm, at, WINDOW) >= DISTURBED * usual
+
     opened = next((at for at, state in changes if state == "open"), outage)
     due = opened + recovery if changes else outage + OUTAGE
-    back = next((at for at in steps(due, last, 0.05) if rate(good, at, WINDOW) >= ENOUGH * normal(at)), None)
+    telling = [at for at in steps(due, last, 0.05) if tells(at)]
+    back = next((at for at in telling if rate(good, at, WINDOW) >= ENOUGH * normal(at)), None)
+    compared = [at for at in steps(outage, last, SHORT) if tells(at)]
     shut_until = next((at for at, state in changes if state == "half_open"), outage + OUTAGE)
     row = {
         "who": who,
         "normal a second": round(rate(good, outage - NORMAL, NORMAL), 1),
         "sent while it failed or was shut out": sum(opened + 0.2 < at < shut_until for at in sent),
         "back after s": None if back is None else round(back - due, 2),
-        "peak to normal": round(max(rate(sent, at, WINDOW) / normal(at) for at in steps(outage, last, SHORT)), 2),
+        "peak to normal": round(max(rate(sent, at, WINDOW) / normal(at) for at in compared), 2),
+        "disturbed": len(steps(outage, last, SHORT)) - len(compared),
         "transitions": len(changes),
     }
     instants = steps(outage - NORMAL, last, SHORT)

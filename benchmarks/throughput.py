@@ -81,7 +81,7 @@ def _ways() -> dict[str, tuple[Way, bool]]:
             result.get(timeout=PATIENCE)
 
     def chain(paths: Sequence[Path]) -> None:
-        _all(bridge, [bridge.submit(workflows.stamp_file(path, context=CONTEXT)) for path in paths])
+        _all(bridge, list(bridge.submit_all(workflows.stamp_file(path, context=CONTEXT) for path in paths)))
 
     def one_message(hashing: Any) -> Way:
         def run(paths: Sequence[Path]) -> None:

@@ -43,6 +43,15 @@ _ORDER: Final[Mapping[str, type]] = {
 }
 """The parts of an order; none has to be there."""
 
+_QUESTIONS: Final = frozenset(
+    (
+        *("active", "active_queues", "clock", "conf", "enable_events", "hello", "paused_queues", "ping"),
+        *("query_task", "registered", "report", "reserved", "revoked", "scheduled", "stats"),
+    )
+)
+"""Orders that change nothing; or, `enable_events`, nothing but that Flower hears of it."""
+_ANSWERS: Final = "reply.celery.pidbox"
+
 
 def envelope(raw: bytes, limit: int) -> dict[str, Any]:
     """Read what lies in a queue or comes over a channel, and give it a delivery tag of its own.
@@ -81,13 +90,18 @@ def vet_envelope(message: Any) -> None:
         _check(name, message.get(name), _is_text)
 
 
-def vet_order(message: Any, *, order: bool = False) -> None:
+def vet_order(message: Any, *, order: bool = False, questions: bool = False) -> None:
     """Look whether what came over a channel, an order or an event, is something that Celery can read.
 
     An order whose parts are of the wrong kind makes Celery open its channel anew, and take no more tasks.
 
+    Args:
+        message: what came.
+        order: whether it is an order.
+        questions: whether orders may only ask.
+
     Raises:
-        MessageRefused: it is not.
+        MessageRefused: it is not, or is an order that changes something.
     """
     vet_envelope(message)
     _check("headers.compression", message["headers"].get("compression"), lambda told: told is None)
@@ -97,6 +111,17 @@ def vet_order(message: Any, *, order: bool = False) -> None:
         for name, kind in _ORDER.items():
             if not isinstance(body.get(name), kind | None):
                 raise MessageRefused(f"body.{name}", "is not what an order may hold there")
+        if questions:
+            _vet_question(body)
+
+
+def _vet_question(body: Mapping[str, Any]) -> None:
+    if body.get("method") not in _QUESTIONS:
+        raise MessageRefused("body.method", "changes something: BRIDGE_WORKER__ORDERS lets workers be asked only")
+    if (body.get("arguments") or {}).get("revoked"):  # a worker that greets others tells them what is revoked
+        raise MessageRefused("body.arguments", "revokes tasks: BRIDGE_WORKER__ORDERS lets workers be asked only")
+    if (body.get("reply_to") or {}).get("exchange", _ANSWERS) != _ANSWERS:
+        raise MessageRefused("body.reply_to", "is no place for answers")
 
 
 def vet_task(message: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.loop_line import line
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import current
+from bridge_tasks.submissions import address, fresh
 from bridge_tasks.vitals import SystemHealth, look
 
 T = TypeVar("T")
@@ -206,7 +207,8 @@ class AsyncBridge:
 
         Args:
             work: what `bridge_tasks.workflows` or a task's `.s(...)` built.
-            correlation_id: for steps that carry none yet; by default the one bound here, else a new one.
+            correlation_id: for every step. By default steps keep what they carry, and those that carry none get
+                the one bound here, else a new one.
             force: do it even if the same work is under way or was done already.
 
         Returns:
@@ -222,6 +224,9 @@ class AsyncBridge:
             run: Run = await asyncio.to_thread(Bridge().submit, work, correlation_id=cid, force=force)
             return AsyncRun(run.id, run.correlation_id)
         async with line() as mine:
+            if correlation_id is not None:
+                work = fresh(work)
+                address(work, correlation_id)
             return _awaitable(await mine.outbox.send(work, cid, force=force))
 
     async def job(self, name: str) -> AsyncJob:

@@ -28,7 +28,7 @@ from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
 from bridge_tasks.sending import AT_ONCE, Prepared, carried, prepared, send, send_together
 from bridge_tasks.settings import load
-from bridge_tasks.submissions import fresh, in_one_message, planned
+from bridge_tasks.submissions import address, fresh, in_one_message, planned
 from bridge_tasks.vitals import SystemHealth, look
 
 
@@ -117,7 +117,8 @@ class Bridge:
 
         Args:
             work: what `bridge_tasks.workflows` or a task's `.s(...)` built; a bulk run, too.
-            correlation_id: for steps that carry none yet; by default the one bound here, else a new one.
+            correlation_id: for every step. By default steps keep what they carry, and those that carry none get
+                the one bound here, else a new one.
             force: do it even if the same work is under way or was done already.
 
         Returns:
@@ -152,6 +153,7 @@ class Bridge:
     def _submit(self, work: Signature[Any], correlation_id: UUID | str | None, *, force: bool) -> Job:
         work = fresh(work)
         _check_members(work)
+        address(work, correlation_id)
         known = set(carried(work))
         default = correlation_id or correlation.current() or next(filter(None, known), correlation.ensure())
         plan = planned(work, force=force)
@@ -159,27 +161,29 @@ class Bridge:
             send(work)
         if under_way.stands is None and not plan.whole:
             runtime = current()
-            runtime.run(runtime.ledger.whole(plan.job))
+            runtime.run(runtime.submitted.whole(plan.job))
         ids = {cid or bound for cid in known}
         return self._job(plan, under_way.stands, ids.pop() if len(ids) == 1 else None)
 
     def submit_all(
         self, works: Iterable[Signature[Any]], *, correlation_id: UUID | str | None = None, force: bool = False
     ) -> Iterator[Job]:
-        """Send many tasks, several in one round trip to Redis: faster than one by one, and as durable.
+        """Send much work, up to 50 jobs in one round trip to Redis: faster than one by one, and as durable.
 
-        Gives each job once it is on record, in order. Only tasks: of canvases, `submit` each.
+        Gives each job once it is on record, in order. Only what is sent as one message: tasks, and chains that
+        begin with one. Of groups and chords, `submit` each.
 
         Raises:
             InvalidRequest, kombu.exceptions.OperationalError: as `submit`; what was given before was sent.
         """
         remaining = iter(works)
-        with correlation.bound(correlation_id or correlation.current() or correlation.ensure()) as bound:
+        with correlation.bound(correlation_id or correlation.current() or correlation.ensure()):
             while some := list(islice(remaining, AT_ONCE)):
                 if not load().redis_broker:
-                    yield from (self.submit(work, correlation_id=bound, force=force) for work in some)
+                    yield from (self.submit(work, correlation_id=correlation_id, force=force) for work in some)
                     continue
-                yield from self._sent_together([prepared(work, force=force) for work in some])
+                ready = [prepared(work, correlation_id=correlation_id, force=force) for work in some]
+                yield from self._sent_together(ready)
 
     def submit_each(
         self, works: Sequence[tuple[Signature[Any], str | None, bool]], carriers: Iterable[tracing.Carrier] = ()
@@ -187,7 +191,8 @@ class Bridge:
         """Submit several, each for itself and as many as can be in one round trip.
 
         Args:
-            works: what to submit, its correlation id (None: a new one), and whether to do it in any case.
+            works: what to submit, the correlation id for steps that carry none (None: a new one), and whether to
+                do it in any case.
             carriers: of each, the trace that it belongs to.
 
         Returns:
@@ -197,11 +202,11 @@ class Bridge:
         together: dict[int, Prepared] = {}
         for index, ((work, cid, force), carrier) in enumerate(zip_longest(works, carriers)):
             try:
-                if load().redis_broker and in_one_message(work):
-                    with correlation.bound(cid or correlation.ensure()):
+                with correlation.bound(cid or correlation.ensure()):
+                    if load().redis_broker and in_one_message(work):
                         together[index] = prepared(work, force=force, carrier=carrier)
-                else:
-                    answers[index] = self._submit_traced(work, cid, force=force, carrier=carrier)
+                    else:
+                        answers[index] = self._submit_traced(work, None, force=force, carrier=carrier)
             except (InvalidRequest, OperationalError) as error:
                 answers[index] = error
         waiting = iter(together.items())

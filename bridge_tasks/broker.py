@@ -20,7 +20,7 @@ from bridge_tasks import admission, events, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.envelope import Envelope
-from bridge_tasks.ledger.jobs import PUT
+from bridge_tasks.ledger.workers import NOBODY, this_worker
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import load
 
@@ -78,14 +78,17 @@ class Channel(kombu_redis.Channel):
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined] # not in the stubs
         arguments = (3, *recording.keys_of(headers["id"], key), *recording.record_of(message, key))
+        # What a worker sends (a next step, a retry) may be lost with its master: it sends it again, as what it
+        # follows from is not over then. What begins something is nobody's to send again.
+        begins = under_way is not None or this_worker() == NOBODY
         if under_way is None or under_way.accepted:
-            self._script(arguments)
+            self._script(arguments, begins=begins)
             return
         arguments = (*arguments, *under_way.submission.arguments())
         if under_way.held_back is not None:
             under_way.held_back.append(arguments)
             return
-        sent, name, state = self._script(arguments)
+        sent, name, state = self._script(arguments, begins=begins)
         under_way.learn(headers["id"], sent=bool(sent), stands=name, state=state)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -122,7 +125,8 @@ class Channel(kombu_redis.Channel):
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         try:
-            admission.vet_order(message, order=exchange.endswith(_ORDERS))
+            only_asked = load().worker.orders == "questions"
+            admission.vet_order(message, order=exchange.endswith(_ORDERS), questions=only_asked)
         except MessageRefused as error:
             events.emit(events.MessageDropped(exchange, error.field, error.reason, None))
             raise Empty from None
@@ -145,9 +149,9 @@ class Channel(kombu_redis.Channel):
             self._shared = self._create_client()  # type: ignore[attr-defined] # not in the stubs
         yield client or self._shared
 
-    def _script(self, arguments: tuple[Any, ...]) -> Any:
+    def _script(self, arguments: tuple[Any, ...], *, begins: bool) -> Any:
         with self.conn_or_acquire() as client:
-            return recording.run_script(client, PUT, *arguments)
+            return recording.put(client, arguments, begins=begins)
 
 
 class Transport(kombu_redis.Transport):

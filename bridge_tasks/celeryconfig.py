@@ -8,15 +8,23 @@ import ssl
 
 from kombu import Exchange, Queue
 
+from bridge_tasks import tls
+from bridge_tasks.places import SCHEME, stay
 from bridge_tasks.settings import load
 
 _settings = load()
 _task = _settings.task
+_sentinel = {
+    "master_name": _settings.sentinel.master,
+    "sentinel_kwargs": _settings.ledger_place.asking({"socket_timeout": 1, "socket_connect_timeout": 1}),
+}
 
 broker_url = _settings.broker
 broker_transport = _settings.transport
-if _settings.broker.startswith("amqps://"):  # py-amqp would believe any certificate; the URL names the host
-    broker_use_ssl = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
+broker_failover_strategy = stay if _settings.broker.startswith(SCHEME) else None
+# For Flower, which does not read the address; and for py-amqp, which is told that the URL names the host.
+_rabbit_tls = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
+broker_use_ssl = _rabbit_tls if _settings.broker.startswith("amqps://") else tls.options(_settings.broker) or False
 result_backend = _settings.result_backend
 imports = ("bridge_tasks.tasks", "bridge_tasks.worker", "bridge_tasks.dashboard")
 
@@ -71,6 +79,7 @@ broker_transport_options = (
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 15,
+        **(_sentinel if _settings.broker.startswith(SCHEME) else {}),
     }
 )
 visibility_timeout = _task.visibility_timeout
@@ -79,6 +88,7 @@ result_expires = _task.result_ttl
 result_backend_transport_options = {
     "visibility_timeout": _task.visibility_timeout,
     "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
+    **(_sentinel if _settings.result_backend.startswith(SCHEME) else {}),
 }
 redis_socket_timeout = 10
 redis_socket_connect_timeout = 5

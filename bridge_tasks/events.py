@@ -139,6 +139,21 @@ class StoreLost:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteUncopied:
+    """`had` replicas of Redis have what was written, in time, of `wanted`."""
+
+    had: int
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesChanged:
+    """From now on too few replicas of Redis have what this process writes (`enough` is false), or again enough."""
+
+    enough: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRegained:
     """Shared state is back, after `failures` tries that failed."""
 
@@ -319,6 +334,8 @@ Event = (
     | AnswerDegraded
     | JobFinished
     | StoreLost
+    | WriteUncopied
+    | CopiesChanged
     | StoreRegained
     | StaleAnswerServed
     | AnswerShared

@@ -21,6 +21,7 @@ from bridge_tasks.arrivals import Arrivals
 from bridge_tasks.bridge import Bridge, Job
 from bridge_tasks.ledger import JobLedger
 from bridge_tasks.ledger.runs import RunLedger
+from bridge_tasks.places import Place
 from bridge_tasks.resilience.state.shared_redis import SharedRedis
 from bridge_tasks.settings import Settings, load
 
@@ -34,13 +35,13 @@ class Line:
 
     def __init__(self, settings: Settings) -> None:
         self.users = 0
-        self._clients = [_client(settings.ledger_url), _client(settings.redis_url.get_secret_value())]
+        self._clients = [_client(settings.ledger_place), _client(settings.state_place)]
         self.commands, shared = self._clients
         self.ledger = JobLedger(self.commands, settings.ledger, relayed=settings.rabbit_broker)
         self.runs = RunLedger(self.commands, settings.ledger)
         self.shared = SharedRedis(shared)
-        self._news = aredis.Redis.from_url(
-            settings.ledger_url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_SECONDS
+        self._news = settings.ledger_place.loop_client(
+            retry=Retry(NoBackoff(), 0), socket_connect_timeout=_SECONDS
         )
         self.arrivals = Arrivals(self._news, self.ledger)
         self.outbox = Outbox()
@@ -52,16 +53,14 @@ class Line:
             await client.aclose()
 
 
-def _client(url: str) -> aredis.Redis:
-    pool = aredis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=_CONNECTIONS,
-        timeout=_SECONDS,
+def _client(place: Place) -> aredis.Redis:
+    return place.loop_client(
+        most=_CONNECTIONS,
+        wait=_SECONDS,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=_SECONDS,
         socket_connect_timeout=_SECONDS,
     )
-    return aredis.Redis.from_pool(pool)
 
 
 lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Line]] = WeakKeyDictionary()

@@ -23,10 +23,9 @@ from kombu.utils.json import dumps
 from bridge_tasks import admission, events, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
-from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.outbox import OUTBOX_SENT
 from bridge_tasks.ledger.records import MICROSECONDS
-from bridge_tasks.ledger.workers import this_worker
+from bridge_tasks.ledger.workers import NOBODY, this_worker
 from bridge_tasks.runtime import current
 from bridge_tasks.settings import load
 
@@ -140,11 +139,12 @@ class Channel(pyamqp.Channel):
         """Write the record and the note; a worker outlasts a restart of Redis, a producer is told soon."""
         hold = int(load().ledger.look_seconds * 2 * MICROSECONDS)
         touched = (*recording.keys_of(name, queue), keys.OUTBOX)
-        until = time.monotonic() + (LEDGER_SECONDS if this_worker() != "nobody" else 0.0)
+        begins = this_worker() == NOBODY or recording.under_way() is not None
+        until = time.monotonic() + (0.0 if this_worker() == NOBODY else LEDGER_SECONDS)
         while True:
             try:
-                return recording.run_script(
-                    current().ledger_redis, PUT, len(touched), *touched, *arguments, hold, later
+                return recording.put(
+                    current().ledger_redis, (len(touched), *touched, *arguments, hold, later), begins=begins
                 )
             except redis.RedisError as error:
                 if time.monotonic() > until:
@@ -292,7 +292,8 @@ def _vet(raw: amqp.Message, queue: str) -> None:
         raise MessageRefused("message", f"is larger than {limit} bytes")
     message = _kept(raw, raw.delivery_info["exchange"], raw.delivery_info["routing_key"])
     if queue.startswith(_EVENTS) or (_ORDERS in queue and _REPLIES not in queue):
-        admission.vet_order(message, order=_ORDERS in queue)
+        only_asked = load().worker.orders == "questions"
+        admission.vet_order(message, order=_ORDERS in queue, questions=only_asked)
         return
     admission.vet_envelope(message)
     if _ORDERS in queue:

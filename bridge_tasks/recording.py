@@ -1,6 +1,6 @@
 """What every transport of ours does with a message: it is signed, has a record, and is vetted when it comes.
 
-A transport knows its broker; this knows none. It writes nothing and sends nothing itself.
+A transport knows its broker; this knows none, and sends nothing.
 """
 
 import time
@@ -15,12 +15,15 @@ import redis
 from kombu.utils.json import dumps, loads
 
 from bridge_tasks import admission, events
+from bridge_tasks.copies import Copies
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import JobLedger, keys
+from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.records import Submission
 from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
 from bridge_tasks.resilience.state.shared_redis import Script
+from bridge_tasks.runtime import current
 from bridge_tasks.settings import load
 from bridge_tasks.signing import signer_of
 
@@ -88,6 +91,28 @@ def run_script(client: Any, script: Script, *arguments: Any) -> Any:
         return client.execute_command("EVALSHA", script.digest, *arguments)
     except redis.exceptions.NoScriptError:
         return client.execute_command("EVAL", script.source, *arguments)
+
+
+def put(client: Any, arguments: tuple[Any, ...], *, begins: bool) -> Any:
+    """Write a record, as `put.lua` does.
+
+    Args:
+        client: of the ledger.
+        arguments: the script's.
+        begins: whether it begins something: then it waits until a replica has it, where there are any.
+    """
+    copies = wanted_copies() if begins else None
+    if copies is None:
+        return run_script(client, PUT, *arguments)
+    try:
+        return copies.run(client, "EVALSHA", PUT.digest, *arguments)
+    except redis.exceptions.NoScriptError:
+        return copies.run(client, "EVAL", PUT.source, *arguments)
+
+
+def wanted_copies() -> Copies | None:
+    """What a message waits for that begins something; None where there is nothing to wait for."""
+    return current().copies if load().ledger_place.watched else None
 
 
 def signed(message: dict[str, Any]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def submit(run: BulkRun, *, resume: str | None = None, on_chunk: Callable[[Run, 
     begun = runtime.run(runtime.runs.progress(resume or run.id))
     if begun is None and resume is None:
         cid = correlation.parse(run.correlation_id or correlation.ensure())
-        runtime.run(runtime.runs.create(run.id, cid, run.title, run.options))
+        runtime.run(runtime.submitted_runs.create(run.id, cid, run.title, run.options))
         begun = Run(run.id, cid, runtime).progress()
     if begun is None:
         raise JobUnknown(f"there is no record of run {resume}")
@@ -182,7 +182,7 @@ class _Submitting:
                 return
         if chunks < self._begun.chunks:
             raise _other_files()
-        self._runtime.run(self._runtime.runs.seal(self.handle.id))
+        self._runtime.run(self._runtime.submitted_runs.seal(self.handle.id))
 
     def _tell(self) -> None:
         if self._on_chunk is not None:
@@ -196,7 +196,7 @@ class _Submitting:
 
     def _add(self, number: int, files: list[RunFile], digest: str) -> bool:
         """Add a chunk to the record; false where the run was cancelled."""
-        runs = self._runtime.runs
+        runs = self._runtime.submitted_runs
         before = self._runtime.run(runs.before(files))
         known = [replace(file, before=was) for file, was in zip(files, before, strict=True)]
         added = self._runtime.run(runs.add(self.handle.id, number, known, digest))

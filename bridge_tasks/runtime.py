@@ -18,12 +18,14 @@ from bridge_tasks.cache import RedisCache
 from bridge_tasks.clients.metadata_stamping_client import AsyncMetadataStampingClient
 from bridge_tasks.clients.onextree_client import AsyncOnexTreeClient
 from bridge_tasks.content import ContentStore
+from bridge_tasks.copies import CopiedRedis, Copies
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.ledger import JobLedger
 from bridge_tasks.ledger.runs import RunLedger
 from bridge_tasks.operations import Services
+from bridge_tasks.places import Place
 from bridge_tasks.resilience.state.push import CircuitListener
-from bridge_tasks.resilience.state.shared_redis import SharedRedis
+from bridge_tasks.resilience.state.shared_redis import RedisCommands, SharedRedis
 from bridge_tasks.resilience.transport.blocking import blocking_bottom
 from bridge_tasks.resilience.transport.bottom import Bottom
 from bridge_tasks.settings import ServiceSettings, Settings, load
@@ -50,28 +52,31 @@ class Runtime:
     def __init__(self, settings: Settings, bottom: Bottom | None = None, *, patient: bool = False) -> None:
         bottom = bottom or blocking_bottom()
         self.settings = settings
-        self.redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(),
+        self.redis = settings.state_place.client(
             retry=Retry(NoBackoff(), 1),
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
         )
-        self._shared_redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(),
+        self._shared_redis = settings.state_place.client(
             retry=Retry(NoBackoff(), 0),
             socket_timeout=REDIS_SECONDS if patient else SHARED_SECONDS,
             socket_connect_timeout=REDIS_SECONDS if patient else SHARED_CONNECT_SECONDS,
         )
-        self.ledger_redis = redis.Redis.from_url(
-            settings.ledger_url,
+        self.ledger_redis = settings.ledger_place.client(
             retry=Retry(NoBackoff(), 1),
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
         )
         self.ledger = JobLedger(BlockingRedis(self.ledger_redis), settings.ledger, relayed=settings.rabbit_broker)
         self.runs = RunLedger(BlockingRedis(self.ledger_redis), settings.ledger)
+        self.copies = settings.copies(refuse=True)
+        submitted, begun = map(self._lasting, (self.copies, settings.copies(refuse=False)))
+        self.submitted = JobLedger(submitted, settings.ledger)
+        self.submitted_runs = RunLedger(submitted, settings.ledger)
+        self.begun = JobLedger(begun, settings.ledger)
+        """The same, for writes on which a promise rests: they wait until a replica has them, if there are any."""
         self.shared = SharedRedis(BlockingRedis(self._shared_redis))
-        self.circuit_news = CircuitListener(lambda: _listening(settings.redis_url.get_secret_value()))
+        self.circuit_news = CircuitListener(lambda: _listening(settings.state_place))
         self.metadata = AsyncMetadataStampingClient(
             **_service(settings.metadata, bottom, self.shared, self.circuit_news)
         )
@@ -92,6 +97,9 @@ class Runtime:
         )
         self.content = ContentStore(settings.content, BlockingRedis(self.redis), bottom)
         self.services = Services(self.metadata, self.onextree, self.content)
+
+    def _lasting(self, copies: Copies | None) -> RedisCommands:
+        return BlockingRedis(self.ledger_redis) if copies is None else CopiedRedis(self.ledger_redis, copies)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Drive a coroutine over this runtime's clients to its end."""
@@ -114,10 +122,10 @@ class Runtime:
         self._shared_redis.close()
 
 
-def _listening(url: str) -> redis.Redis:
+def _listening(place: Place) -> redis.Redis:
     """Open the connection on which news comes; it is pinged, so that a dead one is found out."""
-    return redis.Redis.from_url(
-        url, retry=Retry(NoBackoff(), 0), health_check_interval=5, socket_connect_timeout=1.0, socket_timeout=1.0
+    return place.client(
+        retry=Retry(NoBackoff(), 0), health_check_interval=5, socket_connect_timeout=1.0, socket_timeout=1.0
     )
 
 

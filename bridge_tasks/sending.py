@@ -1,13 +1,15 @@
-"""Sends what is planned: a canvas by itself, or many tasks in one round trip. It waits for nothing.
+"""Sends what is planned: a canvas by itself, or much work in one round trip. It waits for nothing.
 
-Tasks that go together are announced together too (`task-sent`, for Flower): in one message, once they are sent.
+Messages that go together are announced together too (`task-sent`, for Flower): in one message, once they are sent.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
+import redis
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined] # absent from the stubs
 from celery.canvas import Signature, group
 from celery.events import Event
@@ -23,7 +25,7 @@ from bridge_tasks.ledger import Submission
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.messages import HEADER, announcing_later
 from bridge_tasks.runtime import current
-from bridge_tasks.submissions import fresh, planned
+from bridge_tasks.submissions import address, fresh, planned, tasks_of
 
 AT_ONCE = 50
 """Jobs that go to Redis in one round trip."""
@@ -31,7 +33,7 @@ AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A task that has been built and not been sent.
+    """A message that has been built and not been sent.
 
     Attributes:
         plan: the job that it is.
@@ -64,19 +66,26 @@ def send(work: Signature[Any]) -> None:
         raise
 
 
-def prepared(work: Signature[Any], *, force: bool, carrier: tracing.Carrier | None = None) -> Prepared:
-    """Build a task's message, and keep it for now.
+def prepared(
+    work: Signature[Any],
+    *,
+    force: bool,
+    correlation_id: UUID | str | None = None,
+    carrier: tracing.Carrier | None = None,
+) -> Prepared:
+    """Build the message of a task or of a chain's first, and keep it for now.
 
     Raises:
         InvalidRequest: an argument is wrong, or it is more than one message.
     """
     work = fresh(work)
+    address(work, correlation_id)
     plan = planned(work, force=force)
     span = tracing.span("submit", carried=carrier, attributes={"bridge.job": plan.job})
     with span, recording.submitting(plan, collect=True) as under_way, announcing_later() as announcements:
         send(work)
     if under_way.held_back is None or len(under_way.held_back) != 1:
-        raise InvalidRequest("work", "is a canvas: submit it by itself")
+        raise InvalidRequest("work", "begins with more than one message: submit it by itself")
     told = announcements[0] if announcements else None
     return Prepared(plan, next(carried(work)) or correlation.current(), under_way.held_back[0], told)
 
@@ -91,10 +100,7 @@ def send_together(messages: Sequence[Prepared]) -> Iterator[tuple[Prepared, str 
     try:
         if not client.script_exists(PUT.digest)[0]:
             client.script_load(PUT.source)
-        with client.pipeline(transaction=False) as pipe:
-            for message in messages:
-                pipe.execute_command("EVALSHA", PUT.digest, *message.arguments)  # type: ignore[no-untyped-call] # redis-py's own gap
-            answers = pipe.execute()
+        answers = _together(client, [("EVALSHA", PUT.digest, *message.arguments) for message in messages])
     except RedisError as error:
         raise OperationalError("the broker is out of reach; not all was sent") from error
     _announce([one.announcement for one, (sent, *_) in zip(messages, answers, strict=True) if sent])
@@ -102,14 +108,20 @@ def send_together(messages: Sequence[Prepared]) -> Iterator[tuple[Prepared, str 
         yield one, name.decode() if not sent and name.decode() != one.plan.job else None
 
 
+def _together(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    copies = recording.wanted_copies()
+    if copies is not None:
+        return copies.run_all(client, commands)
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py's own gap
+        return list(pipe.execute())
+
+
 def carried(work: Signature[Any]) -> Iterator[str | None]:
     """Give the correlation id of every task in a canvas; None for one that has none yet."""
-    members = getattr(work, "tasks", None)
-    if members:
-        for member in members:
-            yield from carried(member)
-    else:
-        found = (work.options.get("headers") or {}).get(HEADER)
+    for task in tasks_of(work):
+        found = (task.options.get("headers") or {}).get(HEADER)
         yield correlation.parse(found) if found is not None else None
 
 

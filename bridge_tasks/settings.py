@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,8 +26,11 @@ from pydantic import BaseModel as Model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from bridge_tasks import tls
+from bridge_tasks.copies import Copies
 from bridge_tasks.errors import ConfigurationError
 from bridge_tasks.models.content import web_address
+from bridge_tasks.places import SCHEME, Place
 from bridge_tasks.resilience.policy.balancing import BalancingConfig
 from bridge_tasks.resilience.policy.breaker import CircuitBreakerConfig
 from bridge_tasks.resilience.policy.budget import BudgetConfig
@@ -60,16 +63,26 @@ def _url_of(*schemes: str) -> AfterValidator:
     """Refuse, without quoting it, what a Redis or AMQP client would trip over with the password in its message."""
 
     def check(value: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(value.get_secret_value())
-            _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("must be a URL: escape special characters in the password") from None
-        if parts.scheme not in schemes or not (parts.hostname or parts.path):
-            raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
-        return value
+        url = value.get_secret_value()
+        if url.startswith(SCHEME) and "sentinel" in schemes:
+            for one in url.split(";"):
+                _parts(one, "sentinel")
+            return value
+        parts = _parts(url, *schemes)
+        return SecretStr(tls.trusting(parts)) if parts.scheme == tls.SCHEME else value
 
     return AfterValidator(check)
+
+
+def _parts(url: str, *schemes: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must be a URL: escape special characters in the password") from None
+    if parts.scheme not in schemes or not (parts.hostname or parts.path):
+        raise ValueError(f"must be a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
+    return parts
 
 
 Urls = Annotated[
@@ -208,7 +221,8 @@ class LedgerSettings(Section):
         max_age: seconds after which a job that has not ended becomes a dead letter.
         keep: seconds that a record is kept after its end, and a success stands for the same job.
         dead_letters: how many are kept; beyond, the oldest go, and that is told.
-        look_seconds: between two looks for lost messages, by one worker of all.
+        look_seconds: between two looks for lost messages, by one worker of all; no closer together than signs
+            of life.
         beat_seconds: between two signs of life of a worker.
         dead_after: seconds without one after which its messages go to others.
         signing_keys: secrets, comma-separated, of 32 characters or more; where there are some, messages are signed
@@ -238,6 +252,25 @@ class LedgerSettings(Section):
         return self
 
 
+class SentinelSettings(Section):
+    """What holds where a URL names sentinels (`sentinel://one:26379/0;sentinel://two:26379/0`).
+
+    Attributes:
+        master: what they call the Redis that they watch.
+        password: theirs, if they have one; that of the Redis is in the URL.
+        copies: how many replicas must have a job before `submit` returns, and before a worker begins it; 0: none.
+        copy_seconds: how long both wait for that.
+        uncopied: what `submit` does after that: it returns, and that is counted and logged (`warn`), or it raises
+            `OperationalError` (`refuse`).
+    """
+
+    master: str = Field(default="mymaster", min_length=1)
+    password: SecretStr | None = None
+    copies: int = Field(default=1, ge=0)
+    copy_seconds: float = Field(default=0.5, gt=0, le=0.9)  # a client gives an answer a second
+    uncopied: Literal["warn", "refuse"] = "warn"
+
+
 class LogSettings(Section):
     """How logs look.
 
@@ -255,9 +288,12 @@ class WorkerSettings(Section):
 
     Attributes:
         pulse: the file in which it gives its pulse, for `bridge-tasks probe`; none by default.
+        orders: which orders over Redis it obeys (`celery control`, Flower's buttons): `all`, or only `questions`,
+            which change nothing.
     """
 
     pulse: str = ""
+    orders: Literal["all", "questions"] = "all"
 
 
 class MetricsSettings(Section):
@@ -340,6 +376,7 @@ class Settings(BaseSettings):
     content: ContentSettings = ContentSettings()
     task: TaskSettings = TaskSettings()
     ledger: LedgerSettings = LedgerSettings()
+    sentinel: SentinelSettings = SentinelSettings()
     log: LogSettings = LogSettings()
     worker: WorkerSettings = WorkerSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -354,7 +391,7 @@ class Settings(BaseSettings):
     @property
     def redis_broker(self) -> bool:
         """Whether the broker is a Redis that our transport speaks to."""
-        return self.broker.partition("://")[0] in ("redis", "rediss")
+        return self.broker.partition("://")[0] in ("redis", "rediss", "sentinel")
 
     @property
     def transport(self) -> str | None:
@@ -362,6 +399,7 @@ class Settings(BaseSettings):
         return {
             "redis": "bridge_tasks.broker:Transport",
             "rediss": "bridge_tasks.broker:Transport",
+            "sentinel": "bridge_tasks.sentinel_broker:Transport",
             "amqp": "bridge_tasks.rabbitmq:Transport",
             "amqps": "bridge_tasks.rabbitmq:SSLTransport",
         }.get(self.broker.partition("://")[0])
@@ -380,6 +418,32 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """Where the records are: with the messages, where those are in Redis. Secret and all."""
         return self.broker if self.redis_broker else self.redis_url.get_secret_value()
+
+    @property
+    def ledger_place(self) -> Place:
+        """The same, to be connected to."""
+        return self.place(self.ledger_url)
+
+    @property
+    def state_place(self) -> Place:
+        """Where shared state is, to be connected to."""
+        return self.place(self.redis_url.get_secret_value())
+
+    def copies(self, *, refuse: bool) -> Copies | None:
+        """What a write to the ledger waits for; None where there is nothing to wait for.
+
+        Args:
+            refuse: whether it may be an error that it waited in vain, where the settings want that.
+        """
+        rules = self.sentinel
+        if not rules.copies or not self.ledger_place.watched:
+            return None
+        return Copies(rules.copies, rules.copy_seconds, refuse=refuse and rules.uncopied == "refuse")
+
+    def place(self, url: str) -> Place:
+        """Where a Redis of ours is, to be connected to: that of one of the URLs above."""
+        password = self.sentinel.password
+        return Place(url, self.sentinel.master, None if password is None else password.get_secret_value())
 
     @property
     def result_backend(self) -> str:

@@ -5,16 +5,17 @@ It marks each task with the job that it is a step of, before anything is sent; i
 
 from collections.abc import Iterator
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from celery import chord, group, signature
 from celery.canvas import Signature
 
+from bridge_tasks import correlation
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.ledger.envelope import JOINED
 from bridge_tasks.ledger.keys import file_digest, idempotency_key
 from bridge_tasks.ledger.records import Submission
-from bridge_tasks.messages import ASIDE, JOB, PART
+from bridge_tasks.messages import ASIDE, HEADER, JOB, PART
 
 _LASTING = frozenset(
     {"bridge.generate_hash", "bridge.create_stamp", "bridge.stamp_file", "bridge.batch_create_stamps"}
@@ -44,12 +45,20 @@ def fresh(work: Signature[Any]) -> Signature[Any]:
         copy.options.pop(name, None)
     if _members(copy) is not None and copy.options.get("headers"):  # they would hide those of its tasks
         headers = copy.options.pop("headers")
-        for task in _tasks(copy):
+        for task in tasks_of(copy):
             task.options["headers"] = {**(task.options.get("headers") or {}), **headers}
     for name in _CALLBACKS:
         if copy.options.get(name):
             copy.options[name] = [fresh(hooked) for hooked in _hooked(copy, name)]
     return copy
+
+
+def address(work: Signature[Any], correlation_id: UUID | str | None) -> None:
+    """Have every task of a canvas, of which there is no other copy (`fresh`), carry this id; None: what it has."""
+    if correlation_id is not None:
+        carries = {HEADER: correlation.parse(correlation_id)}
+        for task in tasks_of(work):
+            task.options["headers"] = {**(task.options.get("headers") or {}), **carries}
 
 
 def planned(work: Signature[Any], *, force: bool = False) -> Submission:
@@ -58,7 +67,7 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
     Raises:
         InvalidRequest: there is nothing in it.
     """
-    tasks = list(_tasks(work))
+    tasks = list(tasks_of(work))
     if not tasks:
         raise InvalidRequest("work", "is an empty canvas")
     key = idempotency_key(_shape(work))
@@ -87,7 +96,7 @@ def in_one_message(work: Signature[Any]) -> bool:
 
 def steps_of(work: Signature[Any]) -> tuple[tuple[str, str], ...]:
     """Give the id and the name of each task of a canvas whose ends are settled."""
-    return tuple((str(task.options["task_id"]), str(task.task)) for task in _tasks(work))
+    return tuple((str(task.options["task_id"]), str(task.task)) for task in tasks_of(work))
 
 
 def heirs(work: Signature[Any], task_id: str, job: str, part: str, *, joined: bool) -> tuple[tuple[str, str], ...]:
@@ -103,14 +112,14 @@ def _hooked(work: Signature[Any], name: str) -> list[Signature[Any]]:
     return [one if isinstance(one, Signature) else signature(one, app=work.app) for one in hooked]
 
 
-def _tasks(work: Signature[Any]) -> Iterator[Signature[Any]]:
+def tasks_of(work: Signature[Any]) -> Iterator[Signature[Any]]:
     """All tasks of a canvas, in order."""
     if isinstance(work, chord):
-        yield from _tasks(_header(work))
-        yield from _tasks(work.body)
+        yield from tasks_of(_header(work))
+        yield from tasks_of(work.body)
     elif _members(work) is not None:
         for member in _members(work) or ():
-            yield from _tasks(member)
+            yield from tasks_of(member)
     else:
         yield work
 
@@ -163,7 +172,7 @@ def _named(work: Signature[Any], last: str | None = None) -> Signature[Any]:
         work: the canvas.
         last: the id of the task with which it ends.
     """
-    for task in _tasks(work):
+    for task in tasks_of(work):
         task.options.setdefault("task_id", str(uuid4()))
     if last is not None:
         _last(work).options["task_id"] = last
@@ -241,9 +250,9 @@ def _one_end(work: Signature[Any]) -> str:
 
 
 def _title(work: Signature[Any]) -> str:
-    names = [str(task.task).removeprefix("bridge.") for task in _tasks(work)]
+    names = [str(task.task).removeprefix("bridge.") for task in tasks_of(work)]
     if len(names) == 1:
-        return str(next(_tasks(work)).task)
+        return str(next(tasks_of(work)).task)
     kind = "group" if isinstance(work, group) else "chord" if isinstance(work, chord) else "chain"
     shown = " | ".join(names[:4]) if kind == "chain" else f"{len(names)} tasks"
     return f"{kind}: {shown}{' | …' if kind == 'chain' and len(names) > 4 else ''}"  # noqa: PLR2004 - a screen's width

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
@@ -122,8 +122,7 @@ async def look(
     """
     known = {service: state for service, asker in circuits.items() if (state := await _circuit(shared, asker))}
     try:
-        steps = PRIORITY_STEPS if broker == "redis" else ()
-        answer = await run(ledger, _VITALS, queues, [PRIORITY_SEPARATOR, *steps])
+        answer = await run(ledger, _VITALS, (), _asked(queues, PRIORITY_STEPS if broker == "redis" else ()))
     except (RedisError, OSError):
         return SystemHealth(redis=False, circuits=known)
     now, dead, workers, depths = answer
@@ -135,6 +134,10 @@ async def look(
     )
     living = tuple(sorted(text(worker).rpartition(":")[0] for worker in workers))
     return SystemHealth(redis=True, workers=living, queues=seen, circuits=known, dead_letters=int(dead))
+
+
+def _asked(queues: Sequence[str], steps: Sequence[int]) -> list[Any]:
+    return [PRIORITY_SEPARATOR, len(steps), *steps, *queues]
 
 
 async def _circuit(shared: SharedRedis, asker: Asker) -> CircuitState | None:

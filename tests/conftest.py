@@ -4,6 +4,7 @@ The sandbox services run in threads of this process, once per session and dialec
 """
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -23,12 +24,15 @@ settings.register_profile("house", deadline=None, derandomize=True, max_examples
 settings.register_profile("soak", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
-TOGETHER = {"cli": "stack", "tasks": "workers", "workflows": "workers", "rabbit": "rabbit"}
+# A suite that a script runs in the background has SIGINT ignored, and so would everything it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TOGETHER = {"cli": "stack", "doors": "doors", "rabbit": "rabbit", "tasks": "workers", "workflows": "workers"}
 """Folders whose tests share a stack or workers: in one of pytest's processes, so that there is one of them."""
 
 
-FLEET = {"benchmarks", "chaos", "fleet", "integration", "rabbit"}
-"""Folders whose tests run many processes, kill them, and wait for leases to end: `make test-fleet`."""
+FLEET = {"benchmarks", "chaos", "doors", "fleet", "integration", "rabbit"}
+"""Folders whose tests run many processes or other servers, kill them, or wait for leases to end: `test-fleet`."""
 
 
 @pytest.hookimpl(wrapper=True)  # so that it is before xdist reads the groups, whoever was registered first

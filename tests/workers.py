@@ -6,9 +6,9 @@ its settings and its application at one database, and puts both back.
 """
 
 import gc
+import importlib
 import json
 import os
-import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +22,7 @@ import httpx
 import kombu.pools
 import pytest
 import redis
+from celery import Celery
 
 from bridge_tasks import celeryconfig, runtime
 from bridge_tasks.app import app
@@ -32,7 +33,7 @@ from bridge_tasks.settings import load
 T = TypeVar("T")
 
 QUEUES = ("bridge.metadata", "bridge.onextree", "bridge.bulk")
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a job that still runs is lost, on a machine however busy."""
 
 QUICK = {
@@ -118,33 +119,42 @@ def eventually(check: Callable[[], T], seconds: float = PATIENCE) -> T:
     return answer
 
 
-_OF_THE_BROKER = ("broker_url", "broker_transport", "broker_transport_options", "result_backend")
-
-
 @contextmanager
 def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
     """Let this process be an orchestrator with this environment, for the length of a `with` block."""
-    before = {name: app.conf[name] for name in _OF_THE_BROKER}
+    before = dict(app.conf)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         load.cache_clear()
         runtime.close()  # one that a test before opened elsewhere
-        app.conf.update(of_the_broker())
+        aim(app)
         _disconnect()
         try:
             yield
         finally:
             runtime.close()
-            app.conf.update(before)
+            app.conf.update({name: before.get(name) for name in _ADDRESSES})
             _disconnect()
     load.cache_clear()
 
 
-def of_the_broker() -> dict[str, Any]:
-    """What Celery is configured with about its broker, where the environment is as it is now."""
-    values = runpy.run_path(str(celeryconfig.__file__))
-    return {name: values[name] for name in _OF_THE_BROKER}
+_ADDRESSES = (
+    "broker_url",
+    "broker_transport",
+    "broker_failover_strategy",
+    "broker_transport_options",
+    "broker_use_ssl",
+    "result_backend",
+    "result_backend_transport_options",
+)
+"""What Celery is told of where everything is; the rest does not depend on it."""
+
+
+def aim(app: Celery) -> None:
+    """Tell an application what the environment says now of where everything is."""
+    told = vars(importlib.reload(celeryconfig))
+    app.conf.update({name: told.get(name) for name in _ADDRESSES})
 
 
 def _disconnect() -> None:

@@ -42,6 +42,8 @@ class RedisFacts:
         open_door: whether it lets in whoever gives no password.
         clients: how many connections it has, and how many it takes.
         skew: seconds by which its clock is ahead of ours.
+        watched: whether sentinels say where it is.
+        copies: how many replicas it must have to take writes.
     """
 
     roles: tuple[Role, ...] = ("jobs", "results", "state")
@@ -70,6 +72,8 @@ class RedisFacts:
     open_door: bool | None = None
     clients: tuple[int, int] | None = None
     skew: float | None = 0.0
+    watched: bool = False
+    copies: int | None = None
 
     @property
     def address(self) -> str:
@@ -228,7 +232,11 @@ class FlowerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it; `retry_maximum` and `retry_total`: the longest countdown of a task, and all of them together."""
+    """All of it.
+
+    `retry_maximum` and `retry_total`: the longest countdown of a task, and all of them together. `look_seconds`
+    and `beat_seconds`: between two looks for lost messages, and between two signs of life of a worker.
+    """
 
     redis: tuple[RedisFacts, ...] = (RedisFacts(),)
     rabbit: RabbitFacts | None = None
@@ -245,6 +253,8 @@ class Facts:
     retry_maximum: float = 300
     retry_total: float = 31
     max_age: float = 86_400
+    look_seconds: float = 5
+    beat_seconds: float = 1
     log_level: str = "INFO"
     root_user: bool = False
     versions: Mapping[str, str] = field(

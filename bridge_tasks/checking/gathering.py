@@ -27,9 +27,10 @@ from bridge_tasks.checking.facts import (
     RootFacts,
     ServiceFacts,
 )
-from bridge_tasks.checking.redis_server import ask, is_loopback
+from bridge_tasks.checking.redis_server import ask
 from bridge_tasks.configuration import PREFIX, all_settings, known
 from bridge_tasks.settings import ENV_FILE, FlowerSettings, ServiceSettings, Settings, own_file
+from bridge_tasks.tls import is_loopback
 
 OUR_TRANSPORTS: Final = frozenset({"bridge_tasks.broker:Transport", "bridge_tasks.rabbitmq:Transport"})
 RABBIT_SECONDS: Final = 10.0
@@ -65,6 +66,8 @@ def gather(settings: Settings, conf: Mapping[str, Any], environment: Mapping[str
         retry_maximum=task.retry.maximum,
         retry_total=task.retry.longest,
         max_age=settings.ledger.max_age,
+        look_seconds=settings.ledger.look_seconds,
+        beat_seconds=settings.ledger.beat_seconds,
         log_level=settings.log.level,
         root_user=os.geteuid() == 0,
         versions={package: _version(package) for package in _PACKAGES},
@@ -85,11 +88,7 @@ def _redis(settings: Settings) -> list[RedisFacts]:
         (shared, "BRIDGE_REDIS_URL", "state"),
     ):
         used.setdefault(url, (variable, []))[1].append(role)  # type: ignore[arg-type] # literals, all three
-    return [
-        ask(url, variable, tuple(roles))
-        for url, (variable, roles) in used.items()
-        if not url.startswith("sentinel://")  # which names no server, but who knows one
-    ]
+    return [ask(settings.place(url), variable, tuple(roles)) for url, (variable, roles) in used.items()]
 
 
 def _rabbit(settings: Settings, conf: Mapping[str, Any]) -> RabbitFacts | None:

@@ -12,7 +12,7 @@ import amqp
 import kombu
 
 from bridge_tasks.checking.facts import RabbitFacts
-from bridge_tasks.checking.redis_server import is_loopback
+from bridge_tasks.tls import is_loopback
 
 SECONDS = 3.0
 _PORTS = {"amqp": 5672, "amqps": 5671}

@@ -1,6 +1,5 @@
 """Asks a Redis how it is set up. It writes nothing: what it tries, to see what we may do, leaves no trace."""
 
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -12,8 +11,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from bridge_tasks.checking.facts import RedisFacts, Role
+from bridge_tasks.places import SENTINEL_PORT, Place
+from bridge_tasks.tls import is_loopback
 
 SECONDS = 5.0
 """For each answer: one that is slow is no Redis that is away."""
@@ -23,35 +25,31 @@ _TRIED: Final[Mapping[str, tuple[Any, ...]]] = {
     "BRPOP": ("BRPOP", "bridge.nobody", 0.05),
     "EXISTS (celery-task-meta-*)": ("EXISTS", "celery-task-meta-nobody"),
     "SMEMBERS (_kombu.binding.*)": ("SMEMBERS", "_kombu.binding.nobody"),
+    "HVALS (unacked)": ("HVALS", "unacked"),
     "PUBLISH": ("PUBLISH", "bridge:v1:nobody", ""),
 }
 """What needs no more than a look to be tried, of what we and Celery cannot do without."""
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine, as far as its name tells."""
-    if host.lower() in ("localhost", "ip6-localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def ask(url: str, variable: str, roles: tuple[Role, ...], clock: Callable[[], float] = time.time) -> RedisFacts:
-    """Ask one.
+def ask(
+    place: Place, variable: str, roles: tuple[Role, ...], clock: Callable[[], float] = time.time
+) -> RedisFacts:
+    """Ask one; where sentinels say which, whoever is master now.
 
     Args:
-        url: where it is, secret and all.
+        place: where it is.
         variable: the setting that says so.
         roles: what it is used for.
         clock: seconds since the epoch, here.
     """
-    known = _by_address(url, variable, roles)
+    known = _by_address(place, variable, roles)
     try:
-        with redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=SECONDS, socket_connect_timeout=SECONDS
+        with place.client(
+            retry=Retry(NoBackoff(), 0), socket_timeout=SECONDS, socket_connect_timeout=SECONDS
         ) as client:
+            if isinstance(client.connection_pool, SentinelConnectionPool):
+                host, port = client.connection_pool.get_master_address()  # type: ignore[no-untyped-call] # redis-py's
+                known = replace(known, host=host, port=port, loopback=is_loopback(host))
             return _answered(client, known, clock)
     except redis.AuthenticationError:
         return replace(known, trouble="login")
@@ -61,16 +59,16 @@ def ask(url: str, variable: str, roles: tuple[Role, ...], clock: Callable[[], fl
         return replace(known, trouble="away")
 
 
-def _by_address(url: str, variable: str, roles: tuple[Role, ...]) -> RedisFacts:
-    """What the URL tells; all that a server must say itself is unknown."""
-    parts = urlsplit(url)
+def _by_address(place: Place, variable: str, roles: tuple[Role, ...]) -> RedisFacts:
+    """What the URL tells (the first, of sentinels); all that a server must say itself is unknown."""
+    parts = urlsplit(place.url.partition(";")[0] if place.watched else place.url)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     local = parts.scheme == "unix"
     return RedisFacts(
         roles=roles,
         variable=variable,
         host="" if local else parts.hostname or "localhost",
-        port=parts.port or 6379,
+        port=parts.port or (SENTINEL_PORT if place.watched else 6379),
         loopback=local or is_loopback(parts.hostname or "localhost"),
         tls=parts.scheme == "rediss",
         verified=options.get("ssl_cert_reqs", "required").lower() not in ("none", "cert_none"),
@@ -83,6 +81,7 @@ def _by_address(url: str, variable: str, roles: tuple[Role, ...]) -> RedisFacts:
         protected=None,
         listens_beyond=None,
         skew=None,
+        watched=place.watched,
     )
 
 
@@ -90,20 +89,21 @@ def _answered(client: redis.Redis, known: RedisFacts, clock: Callable[[], float]
     before = clock()
     seconds, micro = client.time()
     after = clock()
-    told: Mapping[str, Any] = client.info()
+    told = _info(client)
     config = _config(client)
     numbers = {name: int(told.get(name, 0)) for name in ("maxmemory", "used_memory", "evicted_keys")}
     most = int(config.get("maxclients", told.get("maxclients", 0)))
     return replace(
         known,
         denied=tuple(name for name, command in _TRIED.items() if not _may(client, command)),
-        version=tuple(int(part) for part in str(told["redis_version"]).split(".") if part.isdigit()),
+        version=_version(str(told["redis_version"])) if "redis_version" in told else None,
         cluster=bool(told.get("cluster_enabled")),
         replica=told.get("role") == "slave",
         policy=told.get("maxmemory_policy"),
         maxmemory=numbers["maxmemory"],
         used=numbers["used_memory"],
         evicted=numbers["evicted_keys"],
+        copies=int(config["min-replicas-to-write"]) if "min-replicas-to-write" in config else None,
         append_only=bool(told["aof_enabled"]) if "aof_enabled" in told else None,
         fsync=config.get("appendfsync"),
         disk_well=_disk_well(told, config),
@@ -114,6 +114,19 @@ def _answered(client: redis.Redis, known: RedisFacts, clock: Callable[[], float]
         clients=(int(told.get("connected_clients", 0)), most) if most else None,
         skew=int(seconds) + int(micro) / 1_000_000 - (before + after) / 2,
     )
+
+
+def _info(client: redis.Redis) -> Mapping[str, Any]:
+    """Read what the server says of itself; empty where our user may not ask: it is no server that is away."""
+    try:
+        answer: Mapping[str, Any] = client.info()
+    except NoPermissionError:
+        return {}
+    return answer
+
+
+def _version(told: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in told.split(".") if part.isdigit())
 
 
 def _config(client: redis.Redis) -> dict[str, str]:

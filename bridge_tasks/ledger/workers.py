@@ -12,6 +12,8 @@ from bridge_tasks.ledger import keys
 from bridge_tasks.resilience.state.shared_redis import RedisCommands
 
 _VARIABLE = "BRIDGE_WORKER_NAME"
+NOBODY = "nobody"
+"""The name outside of workers."""
 _FORGOTTEN_SECONDS = 86_400
 """What nobody looks after does not stay for ever."""
 
@@ -27,7 +29,7 @@ def name_worker(node: str) -> str:
 
 def this_worker() -> str:
     """Return the name; outside a worker, one that has no signs of life."""
-    return os.environ.get(_VARIABLE, "nobody")
+    return os.environ.get(_VARIABLE, NOBODY)
 
 
 def silent(signs: Mapping[str, str | None], watched: Watched, looks: int) -> tuple[list[str], Watched]:

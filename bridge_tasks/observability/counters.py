@@ -40,6 +40,7 @@ METRICS: dict[type[events.Event], Counted] = {
     events.NameLookupFailed: Counted("bridge_name_lookups_failed", "Names that could not be looked up"),
     events.StoreLost: Counted("bridge_shared_state_losses", "Times that shared state went away"),
     events.QueuePaused: Counted("bridge_queue_pauses", "Pauses of a queue in this worker", ("queue",)),
+    events.WriteUncopied: Counted("bridge_writes_uncopied", "Writes that too few replicas of Redis had in time"),
     events.LedgerSilent: Counted("bridge_ledger_failures", "Questions that the ledger did not answer", ("what",)),
     events.OutcomeRecorded: Timed("bridge_ledger_lag_seconds", "From the end of a run to its record"),
     events.RunSpared: Counted("bridge_runs_spared", "Messages that were not run again", ("why",)),

@@ -38,6 +38,8 @@ _LINES: dict[type[events.Event], tuple[int, str]] = {
     events.QueueResumed: (logging.WARNING, "queue resumed"),
     events.StoreLost: (logging.WARNING, "shared state is away"),
     events.StoreRegained: (logging.WARNING, "shared state is back"),
+    events.WriteUncopied: (logging.DEBUG, "no replica has a write"),
+    events.CopiesChanged: (logging.WARNING, "whether replicas have what is written"),
     events.AnswerDegraded: (logging.WARNING, "answer degraded"),
     events.CacheAnswered: (logging.DEBUG, "cache answered"),
     events.AnswerShared: (logging.DEBUG, "answer shared"),

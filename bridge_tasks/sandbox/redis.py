@@ -82,6 +82,11 @@ class PrivateRedis:
         """The URL of database 0."""
         return f"redis://{HOST}:{self.port}/0"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings that name it."""
+        return {URL_VARIABLE: self.url}
+
     def start(self) -> Self:
         """Start it; the first time on a free port, later on the same one.
 

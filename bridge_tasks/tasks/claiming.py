@@ -45,7 +45,7 @@ def claim(request: Any) -> Claim:
     headers = {**(request.headers or {}), **{name: request.get(name) for name in _COUNTS}}
 
     def ask() -> Claim:
-        return runtime.run(runtime.ledger.begin(request.id, rank_of(headers), this_worker(), lease))
+        return runtime.run(runtime.begun.begin(request.id, rank_of(headers), this_worker(), lease))
 
     if load().rabbit_broker:
         answer = _insisted("begin", ask)

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from bridge_tasks import events
@@ -22,6 +23,7 @@ from bridge_tasks.ledger.envelope import PRIORITY_SEPARATOR, Envelope
 from bridge_tasks.ledger.lost import QueueSeen, lost
 from bridge_tasks.ledger.records import MICROSECONDS
 from bridge_tasks.ledger.workers import Watched, Workers, silent
+from bridge_tasks.places import Place
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import LedgerSettings
 
@@ -44,21 +46,23 @@ class Reconciler:
     """The thread of one worker.
 
     Args:
-        url: the Redis with the messages and their records.
+        place: the Redis with the messages and their records.
         settings: how often, and when a worker is dead.
         name: this worker's.
         relayed: whether messages are in another broker, which knows itself what dead workers held.
     """
 
-    def __init__(self, url: str, settings: LedgerSettings, name: str, *, relayed: bool = False) -> None:
-        self._client = redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
+    def __init__(self, place: Place, settings: LedgerSettings, name: str, *, relayed: bool = False) -> None:
+        self._client = place.client(
+            retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
         )
         commands = BlockingRedis(self._client)
         self._ledger = JobLedger(commands, settings, relayed=relayed)
         self._workers = Workers(commands)
         self._settings = settings
-        self._looks = math.ceil(settings.dead_after / settings.look_seconds)
+        # A look follows a sign of life: where looks are set closer together, they are as far apart as those.
+        self._apart = math.ceil(settings.look_seconds / settings.beat_seconds) * settings.beat_seconds
+        self._looks = math.ceil(settings.dead_after / self._apart)
         self._watched: Watched = {}
         self._name = name
         self._relayed = relayed
@@ -98,6 +102,8 @@ class Reconciler:
                 if waited >= self._settings.look_seconds and self.leads():
                     waited = 0.0
                     self.look()
+            except NoPermissionError as error:
+                _log.warning("nothing can be looked for: %s (bridge-tasks check)", error)
             except redis.RedisError as error:
                 self._forget_evidence()  # nobody can give a sign of life to a Redis that is away
                 _log.debug("nothing could be looked for: %s", type(error).__name__)
@@ -105,8 +111,12 @@ class Reconciler:
                 _log.exception("a look for lost messages failed")
 
     def leads(self) -> bool:
-        """Say whether it is this worker that looks, for two looks' time."""
-        milliseconds = int(self._settings.look_seconds * 2000)
+        """Say whether it is this worker that looks, for two looks' time.
+
+        The lease outlasts the pause between two looks: who finds it gone must take it that somebody else looked
+        meanwhile, and what only was missing once is no evidence.
+        """
+        milliseconds = math.ceil(self._apart * 2000)
         if self._client.set(_LEASE, self._name, nx=True, px=milliseconds):
             self._forget_evidence()  # somebody else looked until now
             return True

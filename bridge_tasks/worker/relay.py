@@ -23,6 +23,7 @@ from bridge_tasks.ledger import JobLedger, keys
 from bridge_tasks.ledger.dead import queue_of
 from bridge_tasks.ledger.outbox import Outbox, Unsent
 from bridge_tasks.ledger.records import MICROSECONDS
+from bridge_tasks.places import Place
 from bridge_tasks.settings import LedgerSettings
 
 AWAY = (amqp.exceptions.ConnectionError, amqp.exceptions.ChannelError, OperationalError, OSError)
@@ -41,15 +42,15 @@ class Relay:
     """The thread of one worker.
 
     Args:
-        url: the Redis with the ledger.
+        place: the Redis with the ledger.
         settings: how often it looks.
         name: this worker's.
         patience: seconds after which a message that is in no queue is not in a worker either.
     """
 
-    def __init__(self, url: str, settings: LedgerSettings, name: str, patience: float) -> None:
-        self._client = redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
+    def __init__(self, place: Place, settings: LedgerSettings, name: str, patience: float) -> None:
+        self._client = place.client(
+            retry=Retry(NoBackoff(), 0), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
         )
         commands = BlockingRedis(self._client)
         self._outbox = Outbox(commands, settings.look_seconds * 2)

@@ -128,11 +128,11 @@ def _reconcile(**_: Any) -> None:
     settings, name = load(), this_worker()
     if settings.transport is None or _reconcilers:
         return
-    _reconcilers.append(Reconciler(settings.ledger_url, settings.ledger, name, relayed=settings.rabbit_broker))
+    _reconcilers.append(Reconciler(settings.ledger_place, settings.ledger, name, relayed=settings.rabbit_broker))
     _reconcilers[0].start()
     if settings.rabbit_broker:
         patience = settings.task.deadline + claiming.LEASE_MARGIN
-        _relays.append(Relay(settings.ledger_url, settings.ledger, name, patience))
+        _relays.append(Relay(settings.ledger_place, settings.ledger, name, patience))
         _relays[0].start()
 
 

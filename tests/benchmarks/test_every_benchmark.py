@@ -29,13 +29,13 @@ SHORT = {
 }
 """How little each needs to show that it works; `recovery` is tests/fleet's, where what it finds is asserted."""
 
-SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "plain_celery"}
+SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "plain_celery", "stage"}
 """What measures nothing by itself."""
 
-ELSEWHERE = {"bulk_memory", "observability"}
+ELSEWHERE = {"bulk_memory", "failover", "job_cost", "observability", "worker_count"}
 """What is no part of this page."""
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def rows(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:

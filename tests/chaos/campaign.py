@@ -23,9 +23,11 @@ from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from tests.chaos.sides import AWAY, KINDS, Services, Side, Work, command, inherited
 from tests.rabbit_server import PrivateRabbit
+from tests.watched import WatchedRedis
 
 _TICK = 0.05
 _SUBMITTERS = 3
+_READY_SECONDS = 30.0
 _RUN = 25
 """Files of a run: three chunks of it."""
 
@@ -59,6 +61,7 @@ class Plan:
         pace: seconds between two kills, on average.
         pools: one worker of each.
         calm: whether the services behave.
+        sentinel: whether Redis has replicas and sentinels: then its master is killed, and another one takes over.
         fsync: how Redis writes its append-only file.
         broker: what carries the messages: Redis, or a RabbitMQ, which is killed as often as Redis is.
         seed: of all chance.
@@ -70,6 +73,7 @@ class Plan:
     pace: float = 2.5
     pools: tuple[str, ...] = ("prefork", "threads", "prefork", "threads")
     calm: bool = False
+    sentinel: bool = False
     fsync: Literal["always", "everysec"] = "always"
     broker: Literal["redis", "amqp"] = "redis"
     seed: int = 0
@@ -92,6 +96,7 @@ class Counts:
     children: int = 0
     restarts: int = 0
     rabbit_restarts: int = 0
+    failovers: int = 0
     faults: int = 0
     resubmitted: int = 0
 
@@ -112,7 +117,7 @@ class Campaign:
     counts: Counts = field(default_factory=Counts)
     accepted: list[Accepted] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
-    _server: PrivateRedis = field(init=False)
+    _server: PrivateRedis | WatchedRedis = field(init=False)
     _rabbit: PrivateRabbit | None = None
     _services: Services = field(init=False)
     _http: httpx.Client = field(init=False)
@@ -121,7 +126,8 @@ class Campaign:
 
     def set_up(self) -> Services:
         """Start Redis and the services; workers come with `wage`."""
-        self._server = self._stack.enter_context(PrivateRedis(append_only=True, fsync=self.plan.fsync))
+        self._server = self._redis()
+        self._stack.enter_context(self._server)
         if self.plan.broker == "amqp":
             self._rabbit = self._stack.enter_context(PrivateRabbit())
         self._http = self._stack.enter_context(httpx.Client(timeout=30))
@@ -138,9 +144,16 @@ class Campaign:
         urls = json.loads(sandbox.tail().splitlines()[-1])
         files = self.directory / "files"
         files.mkdir()
-        broker = self._rabbit.url if self._rabbit else self._server.url
-        self._services = Services(self._server.url, broker, urls["metadata_url"], urls["onextree_url"], files)
+        broker = {"BRIDGE_BROKER_URL": self._rabbit.url} if self._rabbit else {}
+        redis = {**self._server.environment, **broker}
+        self._services = Services(redis, urls["metadata_url"], urls["onextree_url"], files)
         return self._services
+
+    def _redis(self) -> PrivateRedis | WatchedRedis:
+        if not self.plan.sentinel:
+            return PrivateRedis(append_only=True, fsync=self.plan.fsync)
+        (self.directory / "redis").mkdir()
+        return WatchedRedis(self.directory / "redis", fsync=self.plan.fsync)
 
     def wage(self) -> None:
         """Submit all jobs while everything that can die does; returns when all is well again."""
@@ -169,6 +182,9 @@ class Campaign:
         for submitter in submitters:
             submitter.join()
         self._lift()
+        until = time.monotonic() + _READY_SECONDS
+        while not all([self._is_ready(worker) for worker in self._workers]) and time.monotonic() < until:
+            time.sleep(_TICK)  # one that has not given a sign of life yet would be taken for one that is dead
 
     def effects(self) -> dict[str, int]:
         """By file path, how often the service stamped it."""
@@ -218,6 +234,10 @@ class Campaign:
         for _ in range(self.plan.restarts):
             yield from _pause(chance.uniform(0.8, 1.2) * rest)
             self._server.kill()
+            if isinstance(self._server, WatchedRedis):
+                while not self._server.promoted:
+                    yield True
+                self.counts.failovers += 1
             yield from _pause(chance.uniform(0.2, 3.0))
             self._server.start()
             self.counts.restarts += 1

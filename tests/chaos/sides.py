@@ -29,10 +29,9 @@ AWAY = (OperationalError, RedisError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Where everything is."""
+    """Where everything is; of Redis, the settings that say so."""
 
-    redis_url: str
-    broker_url: str
+    redis: Mapping[str, str]
     metadata: str
     onextree: str
     files: Path
@@ -72,8 +71,7 @@ class Ours:
     def environment(self, services: Services) -> dict[str, str]:
         """The settings; what is not here is as it comes."""
         return {
-            "BRIDGE_REDIS_URL": services.redis_url,
-            "BRIDGE_BROKER_URL": services.broker_url,
+            **services.redis,
             "BRIDGE_CONTENT__ROOTS": str(services.files),
             "BRIDGE_METADATA__URLS": services.metadata,
             "BRIDGE_ONEXTREE__URLS": services.onextree,
@@ -146,7 +144,7 @@ class Plain:
     def environment(self, services: Services) -> dict[str, str]:
         """The three addresses; all else is in the module."""
         return {
-            "PLAIN_REDIS_URL": services.redis_url,
+            "PLAIN_REDIS_URL": services.redis["BRIDGE_REDIS_URL"],
             "PLAIN_METADATA_URL": services.metadata,
             "PLAIN_ONEXTREE_URL": services.onextree,
         }

@@ -17,15 +17,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from bridge_tasks import runtime
 from bridge_tasks.app import app
 from bridge_tasks.settings import load
 from tests.chaos import plain
 from tests.chaos.campaign import Accepted, Campaign, Plan
 from tests.chaos.sides import AWAY, Ours, Plain, Services, Side
-from tests.workers import of_the_broker
+from tests.workers import aim
 
 OVER = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -102,6 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--broker", choices=("redis", "amqp"), default="redis", help="amqp: a RabbitMQ, killed as often as Redis"
     )
+    parser.add_argument(
+        "--sentinel", action="store_true", help="Redis with replicas and sentinels: its master is killed, for good"
+    )
     parser.add_argument("--calm", action="store_true", help="let the services behave: nothing but kills")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON before the last line")
     parser.add_argument("--short", action="store_true", help=f"the same as {' '.join(SHORT)}")
@@ -117,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.restarts,
         pace=given.pace,
         calm=given.calm,
+        sentinel=given.sentinel,
         fsync=given.fsync,
         broker=given.broker,
         seed=seed,
@@ -132,15 +134,15 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
     began = time.monotonic()
     try:
         services = campaign.set_up()
-        with _submitting(side, services):
+        with submitting(side, services):
             campaign.wage()
             waged = time.monotonic() - began
-            states = _settled(side, campaign.accepted, SETTLE_SECONDS[side_name])
+            states = settled(side, campaign.accepted, SETTLE_SECONDS[side_name])
             verdict = judge(campaign.accepted, states, campaign.effects())
             if side_name == "ours":
-                _all_dead_are_known(services.redis_url, campaign.living)
+                _all_dead_are_known(campaign.living)
                 campaign.retire()
-                verdict.leftovers = _leftovers(services.redis_url)
+                verdict.leftovers = leftovers()
             _report(side, verdict, directory)
     finally:
         campaign.close()
@@ -152,6 +154,7 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
             "broker": plan.broker,
             "fsync": plan.fsync,
             "calm": plan.calm,
+            "sentinel": plan.sentinel,
             "seed": plan.seed,
             "accepted": len(campaign.accepted),
             "seconds": round(waged, 1),
@@ -159,7 +162,8 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
             **{name: len(bad) for name, bad in asdict(verdict).items()},
         }
         print(json.dumps(figures))  # noqa: T201 - asked for
-    line = f"{len(campaign.accepted):,} jobs, {counts.kills} kills, {counts.restarts} restarts: "
+    redis = f"{counts.failovers} failovers" if plan.sentinel else f"{counts.restarts} restarts"
+    line = f"{len(campaign.accepted):,} jobs, {counts.kills} kills, {redis}: "
     line += f"{len(verdict.lost)} lost, {len(verdict.twice)} stamped twice"
     if verdict.failed:
         line += f" ({len(verdict.failed)} failed, and say so)"
@@ -170,19 +174,20 @@ def _run(plan: Plan, side_name: str, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _submitting(side: Side, services: Services) -> Iterator[None]:
+def submitting(side: Side, services: Services) -> Iterator[None]:
     """Let this process be the submitter of a side."""
     os.environ.update(side.environment(services))
     load.cache_clear()
-    app.conf.update(of_the_broker())
-    plain.app.conf.update(broker_url=services.redis_url, result_backend=services.redis_url)
+    aim(app)
+    plain.app.conf.update(broker_url=services.redis["BRIDGE_REDIS_URL"])
+    plain.app.conf.update(result_backend=services.redis["BRIDGE_REDIS_URL"])
     try:
         yield
     finally:
         runtime.close()
 
 
-def _settled(side: Side, accepted: list[Accepted], patience: float) -> dict[str, str]:
+def settled(side: Side, accepted: list[Accepted], patience: float) -> dict[str, str]:
     """Wait until all have ended, or nothing has happened for a while; returns how they stand."""
     states: dict[str, str] = {}
     waiting = {job.name for job in accepted}
@@ -201,19 +206,20 @@ def _settled(side: Side, accepted: list[Accepted], patience: float) -> dict[str,
     return states
 
 
-def _all_dead_are_known(redis_url: str, living: int) -> None:
+def _all_dead_are_known(living: int) -> None:
     """Wait until the fleet has noticed whom it lost: one that held nothing when it was killed hurries nobody."""
     until = time.monotonic() + _PATIENCE
-    with redis.Redis.from_url(redis_url) as client:
+    with load().ledger_place.client() as client:
         while len(list(client.scan_iter("bridge:worker:*"))) > living and time.monotonic() < until:
             time.sleep(0.2)
 
 
-def _leftovers(redis_url: str) -> list[str]:
+def leftovers() -> list[str]:
     """What is left in the ledger's indexes once all workers have gone."""
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        keys = [key for pattern in INDEXES for key in client.scan_iter(pattern)]
-        return sorted(keys) + [queue for queue in client.smembers("bridge:queues") if client.llen(queue)]
+    with load().ledger_place.client(decode_responses=True) as client:
+        keys = [str(key) for pattern in INDEXES for key in client.scan_iter(pattern)]
+        queues = [str(queue) for queue in client.smembers("bridge:queues")]
+        return sorted(keys) + [queue for queue in queues if client.llen(queue)]
 
 
 def _report(side: Side, verdict: Verdict, directory: Path) -> None:

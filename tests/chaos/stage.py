@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from bridge_tasks import workflows
 from bridge_tasks.bridge import Bridge, Job
 from bridge_tasks.models.content import InlineContent
+from bridge_tasks.places import Place
 from bridge_tasks.sandbox import metadata_service, onextree_service
 from bridge_tasks.sandbox.control import Controls, controls_of
 from bridge_tasks.sandbox.metadata_service import effects_of
@@ -26,6 +27,7 @@ from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.sandbox.server import running
 from tests.tasks.sending import inline
+from tests.watched import WatchedRedis
 from tests.workers import QUICK, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +58,7 @@ INDEXES = (
 class Stage:
     """What is there, and where workers write their logs."""
 
-    server: PrivateRedis
+    server: PrivateRedis | WatchedRedis
     metadata: FastAPI
     environment: dict[str, str]
     directory: Path
@@ -69,7 +71,8 @@ class Stage:
 
     def redis(self) -> "redis.Redis":
         """A client of the ledger's Redis."""
-        return redis.Redis.from_url(self.server.url, decode_responses=True)
+        place = self.server.place if isinstance(self.server, WatchedRedis) else Place(self.server.url)
+        return place.client(decode_responses=True)
 
     def effects(self) -> dict[str, int]:
         """What the stamping service has really done: file paths, and how often each was stamped."""
@@ -113,8 +116,16 @@ class Stage:
 @contextmanager
 def staged(directory: Path, inherited: Mapping[str, str], **more: str) -> Iterator[Stage]:
     """Set a stage for the length of a `with` block."""
+    with PrivateRedis(append_only=True) as server, staged_on(server, directory, inherited, **more) as stage:
+        yield stage
+
+
+@contextmanager
+def staged_on(
+    server: PrivateRedis | WatchedRedis, directory: Path, inherited: Mapping[str, str], **more: str
+) -> Iterator[Stage]:
+    """Set a stage on a Redis that is there."""
     with ExitStack() as stack:
-        server = stack.enter_context(PrivateRedis(append_only=True))
         metadata = metadata_service.create_app("service")
         onextree = onextree_service.create_app("service", directory)
         urls = [stack.enter_context(running(app)) for app in (metadata, onextree)]
@@ -123,7 +134,7 @@ def staged(directory: Path, inherited: Mapping[str, str], **more: str) -> Iterat
             **QUICK,
             **SHORT,
             "PYTHONPATH": os.pathsep.join([str(ROOT), inherited.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            "BRIDGE_REDIS_URL": server.url,
+            **server.environment,
             "BRIDGE_CONTENT__ROOTS": str(directory),
             "BRIDGE_METADATA__URLS": urls[0],
             "BRIDGE_ONEXTREE__URLS": urls[1],

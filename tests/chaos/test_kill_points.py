@@ -64,7 +64,7 @@ def test_a_pools_child_that_is_killed_leaves_its_job_to_another(stage: Stage, po
     stage.ready(stage.worker("doomed", "prefork", dies=point, alone=True))
 
     job = submitted("child")
-    assert eventually((stage.directory / "doomed.died").exists, 20), stage.logs()
+    assert eventually((stage.directory / "doomed.died").exists, 60), stage.logs()
 
     done_once(stage, job, "child")
 

@@ -72,13 +72,13 @@ def test_a_worker_that_stalls_and_comes_back_finds_its_job_done(stage: Stage, po
     os.killpg(stalled.pid, signal.SIGSTOP)
     stage.ready(stage.worker("heir", pool))
 
-    assert eventually(lambda: job.state == "succeeded", 30), stage.logs()
+    assert eventually(lambda: job.state == "succeeded", 60), stage.logs()
     os.killpg(stalled.pid, signal.SIGCONT)
 
     more = submitted("afterwards")
-    assert eventually(lambda: more.state == "succeeded", 30), stage.logs()
+    assert eventually(lambda: more.state == "succeeded", 60), stage.logs()
     assert stage.effects() == {"/stalled": 1, "/afterwards": 1}
-    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+    assert eventually(lambda: stage.leftovers() == NOTHING, 60), stage.leftovers()
 
 
 def test_a_job_whose_effect_is_unknown_goes_on_though_the_service_answers_nonsense(stage: Stage) -> None:
@@ -109,7 +109,7 @@ def test_a_run_that_is_submitted_again_after_an_error_is_the_same_run(stage: Sta
     stage.ready(stage.worker("only"))
     assert again.wait(60).succeeded == 6
     assert stage.effects() == {str(file): 1 for file in files}
-    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+    assert eventually(lambda: stage.leftovers() == NOTHING, 60), stage.leftovers()
 
 
 @pytest.mark.parametrize("point", ["before a chunk is settled", "after a chunk was settled"])
@@ -130,7 +130,7 @@ def test_a_worker_that_is_killed_as_it_settles_a_chunk_leaves_counts_that_agree(
 
     ended = run.wait(60)
     assert (ended.total, ended.succeeded, ended.failed) == (3, 3, 0), stage.logs()
-    assert eventually(lambda: stage.leftovers() == NOTHING, 20), stage.leftovers()
+    assert eventually(lambda: stage.leftovers() == NOTHING, 60), stage.leftovers()
     assert (run.progress().succeeded, stage.effects()) == (3, {str(file): 1 for file in files})
 
 

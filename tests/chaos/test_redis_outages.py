@@ -47,7 +47,7 @@ def test_a_run_that_goes_on_through_an_outage_is_not_begun_again(stage: Stage, p
     for name in ("one", "two"):
         stage.ready(stage.worker(name, pool))
     job = submitted("long")
-    assert eventually(lambda: asked(stage, "/hash"), 20), stage.logs()
+    assert eventually(lambda: asked(stage, "/hash"), 60), stage.logs()
 
     stage.server.kill()
     assert eventually(lambda: asked(stage, "/hash") > 1, AWAY) is False
@@ -56,7 +56,7 @@ def test_a_run_that_goes_on_through_an_outage_is_not_begun_again(stage: Stage, p
     assert succeeded(job, 60), stage.logs()
     assert job.record.runs == 1, stage.logs()
     assert stage.effects() == {"/long": 1}
-    assert eventually(lambda: stage.leftovers() == NOTHING, 20), (stage.leftovers(), stage.logs())
+    assert eventually(lambda: stage.leftovers() == NOTHING, 60), (stage.leftovers(), stage.logs())
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -64,7 +64,7 @@ def test_what_waits_in_a_workers_memory_comes_back_after_an_outage(stage: Stage,
     stage.controls.faults.add(Status(code=503, count=1, path="/stamp"))
     stage.ready(stage.worker("one", pool))
     job = submitted("later")
-    assert eventually(lambda: job.state == "waiting" and job.record.runs == 1, 20), stage.logs()
+    assert eventually(lambda: job.state == "waiting" and job.record.runs == 1, 60), stage.logs()
     with stage.redis() as client:
         assert eventually(lambda: client.keys("bridge:unacked:*") and not client.llen("bridge.metadata"))
 
@@ -73,4 +73,4 @@ def test_what_waits_in_a_workers_memory_comes_back_after_an_outage(stage: Stage,
 
     assert succeeded(job), (job.record, stage.leftovers(), stage.logs())
     assert stage.effects() == {"/later": 1}
-    assert eventually(lambda: stage.leftovers() == NOTHING, 20), (stage.leftovers(), stage.logs())
+    assert eventually(lambda: stage.leftovers() == NOTHING, 60), (stage.leftovers(), stage.logs())

@@ -90,4 +90,4 @@ def test_every_pool_works_on_after_redis_was_killed_in_the_middle_of_jobs(
             with orchestrating(environments[pool]):
                 job = eventually(lambda: submitted(Bridge(), "afterwards"), 20)
                 assert job, f"{pool}: nothing can be submitted"
-                assert eventually(lambda job=job: ended_well(job), 30), workers[pool].log.read_text()  # type: ignore[misc]
+                assert eventually(lambda job=job: ended_well(job), 60), workers[pool].log.read_text()  # type: ignore[misc]

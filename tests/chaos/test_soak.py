@@ -1,5 +1,6 @@
 """The campaign in its short form, and its judge: a judge that finds nothing must be able to find something."""
 
+import json
 import subprocess
 import sys
 
@@ -36,6 +37,17 @@ def test_the_judge_finds_what_is_lost_done_twice_or_told_otherwise(
     state: str, done: int, found: list[str]
 ) -> None:
     assert judged(state, done) == found
+
+
+@pytest.mark.timeout(300)
+def test_a_failover_in_the_middle_loses_nothing_and_stamps_nothing_twice() -> None:
+    plan = ["--jobs", "150", "--kills", "4", "--restarts", "1", "--pace", "3", "--seed", "1", "--json"]
+    command = [sys.executable, "-m", "tests.chaos.soak", "--sentinel", *plan]
+    ended = subprocess.run(command, cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
+    figures = json.loads(ended.stdout.splitlines()[-2])
+    assert (figures["accepted"], figures["failovers"], figures["lost"], figures["twice"]) == (150, 1, 0, 0)
 
 
 @pytest.mark.timeout(300)

@@ -14,6 +14,7 @@ from bridge_tasks import celeryconfig
 from bridge_tasks.checking import found
 from bridge_tasks.checking.gathering import gather
 from bridge_tasks.checking.redis_server import ask
+from bridge_tasks.places import Place
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.settings import Settings
 from tests.cli.command import NO_REDIS, unprivileged
@@ -121,12 +122,20 @@ def test_a_user_who_may_not_run_scripts_is_found(
     with user(admin, "meek", keys=["*"], channels=["*"], commands=["+@all", "-eval", "-config"]):
         url = server.url.replace("://", f"://meek:{SECRET}@")
         assert list(deployment.found({"BRIDGE_REDIS_URL": url})) == ["redis-acl", "redis-untold"]
-        assert ask(url, "BRIDGE_REDIS_URL", ("jobs",)).denied == ("EVAL",)
+        assert ask(Place(url), "BRIDGE_REDIS_URL", ("jobs",)).denied == ("EVAL",)
+
+
+def test_a_user_who_may_not_ask_the_server_about_itself_is_not_told_that_it_is_away(
+    deployment: Deployment, server: PrivateRedis, admin: redis.Redis
+) -> None:
+    with user(admin, "curt", keys=["*"], channels=["*"], commands=["+@all", "-@admin", "-@dangerous"]):
+        url = server.url.replace("://", f"://curt:{SECRET}@")
+        assert list(deployment.found({"BRIDGE_REDIS_URL": url})) == ["redis-untold"]
 
 
 def test_a_user_who_may_not_touch_our_keys_is_found(server: PrivateRedis, admin: redis.Redis) -> None:
     with user(admin, "shy", keys=["shop:*"], channels=[], commands=["+@all"]):
-        asked = ask(server.url.replace("://", f"://shy:{SECRET}@"), "BRIDGE_REDIS_URL", ("jobs",))
+        asked = ask(Place(server.url.replace("://", f"://shy:{SECRET}@")), "BRIDGE_REDIS_URL", ("jobs",))
         assert {"EVAL", "BRPOP"} < set(asked.denied)
 
 
@@ -155,7 +164,7 @@ def test_a_replica_and_a_disk_that_is_full_are_found(
 
 
 def test_clocks_that_differ_are_found(server: PrivateRedis) -> None:
-    asked = ask(server.url, "BRIDGE_REDIS_URL", ("jobs",), clock=lambda: time.time() - 60)
+    asked = ask(Place(server.url), "BRIDGE_REDIS_URL", ("jobs",), clock=lambda: time.time() - 60)
     assert asked.skew == pytest.approx(60, abs=5)
 
 
@@ -238,6 +247,7 @@ def test_what_a_configuration_module_changes_is_found(
         ("flower-open", {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": "bridge:"}),
         ("flower-api", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_UNAUTHENTICATED_API": "true"}),
         ("flower-password", {"FLOWER_BASIC_AUTH": "admin:admin"}),
+        ("look-seconds", {"BRIDGE_LEDGER__LOOK_SECONDS": "0.5"}),
         ("debug-log", {"BRIDGE_LOG__LEVEL": "DEBUG"}),
     ],
 )

@@ -72,7 +72,7 @@ def start(*arguments: str | Path, cwd: Path, extra: Mapping[str, str] | None = N
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 20) -> Ended:
+def finish(process: subprocess.Popen[str], timeout: float = 60) -> Ended:
     """Wait for the end, and no longer than `timeout` seconds."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -102,7 +102,7 @@ class Up:
         return file
 
 
-def eventually(check: Callable[[], bool], seconds: float = 15.0) -> bool:
+def eventually(check: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Poll until `check` holds; False when it never did."""
     deadline = time.monotonic() + seconds
     while not check():

@@ -1,6 +1,7 @@
 """Each fault of the sandbox, met by a client on each bottom: the error, the time, the tries, the pool afterwards.
 
-The service's own records count the tries; the time is the client's, with a generous margin for a busy machine.
+The records of the service count the tries; the time is the client's, with a generous margin for a busy machine. A
+try that was given up may reach a service that got no processor meanwhile only later: the records are waited for.
 """
 
 import time
@@ -46,20 +47,21 @@ from bridge_tasks.sandbox.faults import (
 from bridge_tasks.sandbox.refusals import Dialect
 from tests.never_suspending import finished
 from tests.running_service import RunningService
+from tests.workers import eventually
 
 T = TypeVar("T")
 Finish = Callable[[Coroutine[Any, Any, T]], Awaitable[T]]
 
-TRY = 0.4
-DEADLINE = 3.0
-MARGIN = 1.0
+TRY = 0.8
+DEADLINE = 8.0
+MARGIN = 5.0
 TRIES = 3
 RETRY = RetryConfig(attempts=TRIES, initial=0.01, maximum=0.02)
 PATIENT = CircuitBreakerConfig(failure_threshold=1000)
 
 UNAVAILABLE, REFUSED = ServiceUnavailableError, ClientError
 FAULTS: list[tuple[Injected, type[ClientError], int]] = [
-    (Latency(seconds=0.6, jitter=0.1), UNAVAILABLE, TRIES),
+    (Latency(seconds=5.0, jitter=0.1), UNAVAILABLE, TRIES),
     (Hang(), UNAVAILABLE, TRIES),
     (Drip(seconds=0.02), UNAVAILABLE, TRIES),
     (Reset(), UNAVAILABLE, TRIES),
@@ -149,7 +151,7 @@ async def test_a_fault_is_a_typed_error_in_time_after_the_right_tries_and_leaves
     assert time.monotonic() - began < DEADLINE + MARGIN
     assert type(raised.value) is kind
     assert raised.value.status == (fault.code if isinstance(fault, Status) else None)
-    assert len(service.asked("/hash")) == tries
+    assert eventually(lambda: len(service.asked("/hash")) == tries)
     await well_again(service, client, finish)
 
 
@@ -237,13 +239,13 @@ async def test_a_deadline_cuts_a_try_that_would_last_longer(
 ) -> None:
     service.inject(Hang())
     async with AsyncMetadataStampingClient(
-        service.url + PREFIX, timeout=30.0, deadline=0.3, bottom=bottom
+        service.url + PREFIX, timeout=30.0, deadline=1.0, bottom=bottom
     ) as client:
         began = time.monotonic()
         with pytest.raises(ServiceUnavailableError, match="no answer in time"):
             await finish(client.generate_hash(b"test"))
-        assert time.monotonic() - began < 0.3 + MARGIN
-    assert len(service.asked("/hash")) == 1
+        assert time.monotonic() - began < 1.0 + MARGIN
+    assert eventually(lambda: len(service.asked("/hash")) == 1)
 
 
 async def test_a_stamp_whose_answer_was_lost_is_asked_for_again_and_made_once(
@@ -304,7 +306,7 @@ async def test_five_timeouts_open_the_circuit_and_rejected_calls_send_nothing(
     service: RunningService, bottom: Bottom, finish: Finish[Any]
 ) -> None:
     service.inject(Hang())
-    async with AsyncMetadataStampingClient(service.url + PREFIX, 0.25, max_retries=1, bottom=bottom) as client:
+    async with AsyncMetadataStampingClient(service.url + PREFIX, 0.5, max_retries=1, bottom=bottom) as client:
         for calls in range(1, 6):
             with pytest.raises(ServiceUnavailableError, match="no answer in time"):
                 await finish(client.generate_hash(b"test"))
@@ -313,7 +315,7 @@ async def test_five_timeouts_open_the_circuit_and_rejected_calls_send_nothing(
             with pytest.raises(CircuitBreakerError) as rejected:
                 await finish(client.generate_hash(b"test"))
             assert 0 < (rejected.value.retry_after or 0) <= 60
-    assert len(service.asked("/hash")) == 5
+    assert eventually(lambda: len(service.asked("/hash")) == 5)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429])

@@ -6,15 +6,23 @@ import pytest
 
 from benchmarks.report import figures_of
 
-SLOTS, RECOVERY = 4, 2
+SLOTS, RECOVERY, TIMES = 4, 2, 3
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    """What `benchmarks.recovery` finds, which also draws it for docs/performance.md."""
-    return figures_of("recovery", ["--slots", str(SLOTS), "--recovery", str(RECOVERY)])
+    """What `benchmarks.recovery` finds, which also draws it for docs/performance.md.
+
+    Whether the machine was disturbed is told by the slots whose service stays well, and by nothing that is
+    asserted: such a measurement says nothing about ours, and is made again.
+    """
+    for _ in range(TIMES):
+        found = figures_of("recovery", ["--slots", str(SLOTS), "--recovery", str(RECOVERY)])
+        if not sum(row["disturbed"] for row in found["rows"]):
+            break
+    return found
 
 
 def test_nine_tenths_flow_again_within_two_seconds_of_the_recovery_timeout(figures: dict[str, Any]) -> None:

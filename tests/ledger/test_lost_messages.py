@@ -28,7 +28,7 @@ def reconciler(idle: redis.Redis) -> Iterator[Reconciler]:
     """One that looks when it is told to, and takes what is older than nothing."""
     assert idle.ping()
     settings = LedgerSettings(look_seconds=0.001, beat_seconds=0.0005, dead_after=0.002)
-    made = Reconciler(load().ledger_url, settings, "looking")
+    made = Reconciler(load().ledger_place, settings, "looking")
     yield made
     made._client.close()
 
@@ -172,7 +172,7 @@ def test_what_a_dead_worker_held_goes_back_to_where_it_came_from(
 
 
 def test_a_worker_that_leaves_in_good_order_leaves_nothing(idle: redis.Redis) -> None:
-    made = Reconciler(load().ledger_url, load().ledger, "brief")
+    made = Reconciler(load().ledger_place, load().ledger, "brief")
     made.start()
     assert idle.smembers(keys.WORKERS) == {b"brief"}
 

@@ -6,10 +6,12 @@ import pytest
 
 from bridge_tasks import events
 from bridge_tasks.ledger import keys
+from bridge_tasks.places import Place
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.settings import LedgerSettings
 from bridge_tasks.worker.reconciler import Reconciler
 from tests.ledger.conftest import QUEUE, Desk
+from tests.workers import eventually
 
 AT_ONCE = {"look_seconds": 0.000001}
 """Nothing has to be old to be missing."""
@@ -17,7 +19,7 @@ AT_ONCE = {"look_seconds": 0.000001}
 
 @pytest.fixture
 def reconciler(ledger_server: PrivateRedis) -> Iterator[Reconciler]:
-    reconciler = Reconciler(ledger_server.url, LedgerSettings(**AT_ONCE), "w1")
+    reconciler = Reconciler(Place(ledger_server.url), LedgerSettings(**AT_ONCE), "w1")
     yield reconciler
     reconciler.stop_client()
 
@@ -85,7 +87,7 @@ def test_a_job_that_waits_beyond_the_greatest_age_is_a_dead_letter_that_says_so(
 ) -> None:
     desk = desk_with(max_age=0.001)
     desk.put("a")
-    reconciler = Reconciler(ledger_server.url, LedgerSettings(max_age=0.001), "w1")
+    reconciler = Reconciler(Place(ledger_server.url), LedgerSettings(max_age=0.001), "w1")
     while desk.record("a").state == "waiting":
         reconciler.look()
     reconciler.stop_client()
@@ -96,7 +98,7 @@ def test_a_job_that_waits_beyond_the_greatest_age_is_a_dead_letter_that_says_so(
 
 
 def test_one_of_all_looks_and_another_takes_over_when_it_is_gone(desk: Desk, ledger_server: PrivateRedis) -> None:
-    one, two = (Reconciler(ledger_server.url, LedgerSettings(), name) for name in ("w1", "w2"))
+    one, two = (Reconciler(Place(ledger_server.url), LedgerSettings(), name) for name in ("w1", "w2"))
     assert one.leads()
     assert one.leads()
     assert not two.leads()
@@ -104,3 +106,33 @@ def test_one_of_all_looks_and_another_takes_over_when_it_is_gone(desk: Desk, led
     assert two.leads()
     for reconciler in (one, two):
         reconciler.stop_client()
+
+
+def test_what_is_lost_is_found_where_looks_are_set_closer_together_than_signs_of_life(
+    desk: Desk, ledger_server: PrivateRedis
+) -> None:
+    """A lease that ended between two looks had every look begin anew, and nothing was ever missing twice."""
+    settings = LedgerSettings(look_seconds=0.001, beat_seconds=0.2, dead_after=1)
+    reconciler = Reconciler(Place(ledger_server.url), settings, "w1")
+    desk.put("lost")
+    desk.client.rpop(QUEUE)
+    reconciler.start()
+    try:
+        assert eventually(lambda: desk.waiting() == ["lost"])
+    finally:
+        reconciler.stop()
+
+
+def test_rights_that_a_worker_lacks_are_told_and_not_taken_for_an_outage(
+    desk: Desk, ledger_server: PrivateRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.client.acl_setuser("meek", enabled=True, nopass=True, commands=["+@all"], keys=["bridge:*"])
+    settings = LedgerSettings(look_seconds=0.05, beat_seconds=0.05, dead_after=1)
+    reconciler = Reconciler(Place(ledger_server.url.replace("://", "://meek:any@")), settings, "w1")
+    try:
+        reconciler.start()
+        assert eventually(lambda: "nothing can be looked for" in caplog.text)
+        assert "bridge-tasks check" in caplog.text
+    finally:
+        reconciler.stop()
+        desk.client.acl_deluser("meek")

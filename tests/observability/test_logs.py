@@ -34,6 +34,8 @@ FACTS: list[tuple[events.Event, str, str]] = [
     (events.QueuePaused("bridge.metadata", "S", "open", "tripped", 60.0), "warning", "queue paused"),
     (events.QueueResumed("bridge.metadata", "S", "well again", 61.5), "warning", "queue resumed"),
     (events.StoreLost("ConnectionError"), "warning", "shared state is away"),
+    (events.WriteUncopied(0, 1), "debug", "no replica has a write"),
+    (events.CopiesChanged(enough=False), "warning", "whether replicas have what is written"),
     (events.StoreRegained(3), "warning", "shared state is back"),
     (events.StaleAnswerServed("S", "op", 12.5, "down"), "warning", "stale answer served"),
     (events.CacheEntryDropped("not JSON"), "warning", "cache entry dropped"),

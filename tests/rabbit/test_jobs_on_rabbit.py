@@ -223,7 +223,7 @@ def test_what_is_in_no_queue_any_more_is_found_and_sent_again(rabbit: PrivateRab
     with kombu.Connection(rabbit.url) as connection:
         channel: Any = connection.default_channel
         channel.queue_purge(METADATA)
-    relay = Relay(load().ledger_url, load().ledger, "w", patience=0)
+    relay = Relay(load().ledger_place, load().ledger, "w", patience=0)
     try:
         relay.look()
         relay.turn()
@@ -246,7 +246,7 @@ def test_what_waited_in_redis_when_the_broker_was_changed_goes_to_rabbitmq(
         with orchestrating(stage.environment):
             stage.ready(stage.worker("only"))
             assert eventually(lambda: seen(rabbit).message_count == 0)
-            relay = Relay(load().ledger_url, load().ledger, "w", patience=0)
+            relay = Relay(load().ledger_place, load().ledger, "w", patience=0)
 
             def looked() -> bool:
                 relay.look()

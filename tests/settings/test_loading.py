@@ -6,6 +6,7 @@ import pytest
 
 from bridge_tasks import settings
 from bridge_tasks.errors import ConfigurationError
+from bridge_tasks.places import SENTINEL_PORT, parts
 
 SECRET = "s3cret"
 
@@ -31,6 +32,9 @@ def afterwards() -> object:
         ("BRIDGE_BROKER_URL", f"redis://:{SECRET}/x@127.0.0.1:1/0"),
         ("BRIDGE_BROKER_URL", SECRET),
         ("BRIDGE_RESULT_BACKEND_URL", f"{SECRET}://x"),
+        ("BRIDGE_REDIS_URL", f"sentinel://a:1;redis://:{SECRET}@b:2"),
+        ("BRIDGE_REDIS_URL", f"sentinel://:{SECRET}/x@a:1;sentinel://b:2"),
+        ("BRIDGE_REDIS_URL", f"redis://a:1;sentinel://:{SECRET}@b:2"),
         ("BRIDGE_METADATA__URLS", f"http://user:{SECRET}@host"),
         ("BRIDGE_METADATA__URLS", ""),
         ("BRIDGE_METADATA", f"{{{SECRET}"),
@@ -100,3 +104,33 @@ def test_hosts_are_compared_without_regard_to_case(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("BRIDGE_CONTENT__HOSTS", "Example.COM, other.example")
 
     assert settings.load().content.hosts == ("example.com", "other.example")
+
+
+def test_sentinels_are_named_in_one_url_and_their_secrets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_REDIS_URL", f"sentinel://me:{SECRET}@a/3;sentinel://b:2")
+    monkeypatch.setenv("BRIDGE_SENTINEL__PASSWORD", f"other-{SECRET}")
+
+    told = settings.load()
+
+    assert told.redis_broker
+    assert told.ledger_place == told.state_place
+    assert told.ledger_place.watched
+    assert parts(told.ledger_url) == (
+        [("a", SENTINEL_PORT), ("b", 2)],
+        {"username": "me", "password": SECRET, "db": 3},
+    )
+    assert SECRET not in repr(told)
+    assert SECRET not in repr(told.ledger_place)
+
+
+def test_nobody_waits_for_replicas_where_no_sentinels_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_REDIS_URL", "redis://127.0.0.1:7777/3")
+    assert settings.load().copies(refuse=True) is None
+    settings.load.cache_clear()
+
+    monkeypatch.setenv("BRIDGE_REDIS_URL", "sentinel://127.0.0.1:7777/3")
+    assert settings.load().copies(refuse=True) is not None
+    settings.load.cache_clear()
+
+    monkeypatch.setenv("BRIDGE_SENTINEL__COPIES", "0")
+    assert settings.load().copies(refuse=True) is None

@@ -58,7 +58,7 @@ def told(pool: Pool, cid: str, tasks: list[str]) -> list[str]:
     def lines() -> list[str]:
         return [line["task"].removeprefix("bridge.") for line in pool.lines(correlation_id=cid) if "task" in line]
 
-    eventually(lambda: len(lines()) >= len(tasks), 5)
+    eventually(lambda: len(lines()) >= len(tasks))
     return lines()
 
 
@@ -107,19 +107,23 @@ def test_submitting_tells_the_id_that_was_made(prefork: Pool) -> None:
     assert cids(prefork) == {job.correlation_id}
 
 
-def test_an_id_given_when_submitting_wins_over_a_bound_one_and_a_built_one_over_both(
+def test_an_id_given_when_submitting_wins_over_a_built_one_and_that_over_a_bound_one(
     prefork: Pool, documents: Path
 ) -> None:
+    def built() -> Any:
+        return workflows.stamp_file(documents / "guide.md", context="c", correlation_id="built")
+
     with correlation.bound("bound"):
-        plain = Bridge().submit(check_health.s(), correlation_id="submitted")
-        built = Bridge().submit(
-            workflows.stamp_file(documents / "guide.md", context="c", correlation_id="built"),
-            correlation_id="submitted",
-        )
-    plain.result(PATIENCE)
-    built.result(PATIENCE)
-    assert (plain.correlation_id, built.correlation_id) == ("submitted", "built")
-    assert cids(prefork) == {"submitted", "built"}
+        jobs = [
+            Bridge().submit(check_health.s(), correlation_id="submitted"),
+            Bridge().submit(built(), correlation_id="submitted"),
+            Bridge().submit(built(), force=True),
+            Bridge().submit(check_health.s()),
+        ]
+    for job in jobs:
+        job.result(PATIENCE)
+    assert [job.correlation_id for job in jobs] == ["submitted", "submitted", "built", "bound"]
+    assert cids(prefork) == {"submitted", "built", "bound"}
 
 
 def test_a_callback_and_an_error_callback_carry_it_on(prefork: Pool) -> None:

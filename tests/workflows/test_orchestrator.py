@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import redis
+from blake3 import blake3
 from celery import group
 from kombu.exceptions import OperationalError
 
 from bridge_tasks import Bridge, workflows
-from bridge_tasks.errors import ContentUnavailable, JobCancelled
+from bridge_tasks.errors import ContentUnavailable, InvalidRequest, JobCancelled
+from bridge_tasks.messages import HEADER
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.tasks import check_health, generate_hash
 from tests.tasks.sending import inline
@@ -38,6 +40,47 @@ def test_an_orchestrator_stamps_a_directory(pool: Pool, documents: Path) -> None
         page: str(page) for page in pages
     }
     assert {job.state for job in jobs} == {"succeeded"}
+
+
+@pytest.mark.usefixtures("prefork")
+def test_tasks_and_chains_that_are_submitted_together_are_jobs_as_if_each_had_been_submitted_alone(
+    documents: Path,
+) -> None:
+    bridge, page = Bridge(), documents / "guide.md"
+    alone = bridge.submit(hashing("alone"))
+
+    one, chained, again, stands = bridge.submit_all(
+        [hashing("one"), workflows.stamp_file(page, context="together"), hashing("one"), hashing("alone")],
+        correlation_id="together-1",
+    )
+
+    ended = {outcome.job: outcome.result for outcome in bridge.as_completed([one, chained, alone], PATIENCE)}
+    assert ended[chained]["path"] == str(page)
+    assert ended[one]["hash"] == blake3(b"one").hexdigest()
+    assert (again.id, again.stands, stands.id, stands.stands) == (one.id, True, alone.id, True)
+    assert {job.id for job in bridge.find(correlation_id="together-1")} == {one.id, chained.id}
+
+
+@pytest.mark.usefixtures("prefork")
+def test_the_id_that_is_submitted_with_is_every_step_s_whatever_was_built_into_the_work(documents: Path) -> None:
+    work = workflows.stamp_file(documents / "guide.md", context="whose", correlation_id="the-builder-s")
+
+    job = Bridge().submit(work, correlation_id="the-submitter-s", force=True)
+
+    job.result(PATIENCE)
+    assert job.correlation_id == job.record.correlation_id == "the-submitter-s"
+    assert Bridge().find(correlation_id="the-submitter-s") == [job]
+    assert {step.options["headers"][HEADER] for step in work.tasks} == {"the-builder-s"}, "the work is a copy's"
+
+
+@pytest.mark.usefixtures("prefork")
+def test_what_begins_with_several_messages_is_refused_among_others_and_nothing_of_it_is_sent() -> None:
+    bridge = Bridge()
+    with pytest.raises(InvalidRequest, match="submit it by itself"):
+        list(
+            bridge.submit_all([group(hashing("left"), hashing("right"))], correlation_id="together-2"),
+        )
+    assert bridge.find(correlation_id="together-2") == []
 
 
 def test_outcomes_come_as_jobs_end_not_as_they_were_submitted(prefork: Pool) -> None:

@@ -52,6 +52,14 @@ def _variables(facts: Facts) -> Iterator[Finding]:
             "What is in it is not set, although it looks as if it were.",
             f"chown $(id -un) {facts.ignored_file}; chmod go-w {facts.ignored_file}",
         )
+    if facts.look_seconds < facts.beat_seconds:
+        yield warning(
+            "look-seconds",
+            f"BRIDGE_LEDGER__LOOK_SECONDS is {facts.look_seconds:g} s, and BRIDGE_LEDGER__BEAT_SECONDS "
+            f"{facts.beat_seconds:g} s.",
+            "A look compares signs of life, and comes with them: what is lost is found no sooner than they tell.",
+            f"export BRIDGE_LEDGER__LOOK_SECONDS={facts.beat_seconds:g}",
+        )
     if facts.log_level == "DEBUG":
         yield note(
             "debug-log",

@@ -48,6 +48,13 @@ def _survives(facts: Facts) -> Iterator[Finding]:
                 "When its machine dies, up to half a minute of accepted jobs is gone.",
                 f"redis-cli -h {one.host} -p {one.port} CONFIG SET appendfsync everysec",
             )
+        if one.watched and one.copies == 0:
+            yield warning(
+                "redis-alone",
+                f"{one.variable}: min-replicas-to-write is 0 at {one.address}.",
+                "When it is cut off from its replicas, it goes on taking jobs that nobody else will know of.",
+                f"redis-cli -h {one.host} -p {one.port} CONFIG SET min-replicas-to-write 1  # at each of them",
+            )
         if not one.disk_well:
             yield fatal(
                 "redis-disk",
