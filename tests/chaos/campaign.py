@@ -183,7 +183,7 @@ class Campaign:
             submitter.join()
         self._lift()
         until = time.monotonic() + _READY_SECONDS
-        while not all([self._is_ready(worker) for worker in self._workers]) and time.monotonic() < until:
+        while not all(self._is_ready(worker) for worker in self._workers) and time.monotonic() < until:
             time.sleep(_TICK)  # one that has not given a sign of life yet would be taken for one that is dead
 
     def effects(self) -> dict[str, int]:
