@@ -14,8 +14,9 @@ from uuid import UUID
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import correlation, operations, recording, runs, tracing
+from bridge_tasks import correlation, operations, runs, tracing
 from bridge_tasks.app import app
+from bridge_tasks.broker import recording
 from bridge_tasks.chunking import BulkRun
 from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.errors import BridgeError, InvalidRequest, JobUnknown

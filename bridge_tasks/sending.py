@@ -18,8 +18,9 @@ from celery.utils.time import utcoffset
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from bridge_tasks import correlation, recording, tracing
+from bridge_tasks import correlation, tracing
 from bridge_tasks.app import app
+from bridge_tasks.broker import recording
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.ledger import Submission
 from bridge_tasks.ledger.jobs import PUT

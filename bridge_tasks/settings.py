@@ -397,11 +397,11 @@ class Settings(BaseSettings):
     def transport(self) -> str | None:
         """Kombu's name for the transport of ours that speaks to the broker; None where it is another's."""
         return {
-            "redis": "bridge_tasks.broker:Transport",
-            "rediss": "bridge_tasks.broker:Transport",
-            "sentinel": "bridge_tasks.sentinel_broker:Transport",
-            "amqp": "bridge_tasks.rabbitmq:Transport",
-            "amqps": "bridge_tasks.rabbitmq:SSLTransport",
+            "redis": "bridge_tasks.broker.redis:Transport",
+            "rediss": "bridge_tasks.broker.redis:Transport",
+            "sentinel": "bridge_tasks.broker.sentinel:Transport",
+            "amqp": "bridge_tasks.broker.rabbitmq:Transport",
+            "amqps": "bridge_tasks.broker.rabbitmq:SSLTransport",
         }.get(self.broker.partition("://")[0])
 
     @property

@@ -4,12 +4,12 @@ from typing import Any
 
 import redis
 
-from bridge_tasks import broker
+from bridge_tasks.broker import redis as ours
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.envelope import Envelope
 
 
-class Channel(broker.Channel):
+class Channel(ours.Channel):
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         super()._put(queue, message, **options)
         name = message["headers"].get("id")
@@ -19,7 +19,7 @@ class Channel(broker.Channel):
                 again(client, queue, kept)
 
 
-class Transport(broker.Transport):
+class Transport(ours.Transport):
     Channel = Channel
 
 

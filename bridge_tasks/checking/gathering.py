@@ -32,7 +32,9 @@ from bridge_tasks.configuration import PREFIX, all_settings, known
 from bridge_tasks.settings import ENV_FILE, FlowerSettings, ServiceSettings, Settings, own_file
 from bridge_tasks.tls import is_loopback
 
-OUR_TRANSPORTS: Final = frozenset({"bridge_tasks.broker:Transport", "bridge_tasks.rabbitmq:Transport"})
+OUR_TRANSPORTS: Final = frozenset(
+    {"bridge_tasks.broker.redis:Transport", "bridge_tasks.broker.rabbitmq:Transport"}
+)
 RABBIT_SECONDS: Final = 10.0
 """Our transport for RabbitMQ waits no longer for any answer."""
 

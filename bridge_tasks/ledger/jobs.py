@@ -1,7 +1,7 @@
 """The ledger as the rest of the house asks it: one method per question, one round trip each.
 
 Written once for both drivers: over a blocking Redis client nothing in it suspends. Redis's own errors come out as
-they are; whoever asks decides what they mean. (Messages are written by `broker`, which sends them.)
+they are; whoever asks decides what they mean. (Messages are written by `broker.redis`, which sends them.)
 """
 
 import time

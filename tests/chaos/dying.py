@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from bridge_tasks import broker, rabbitmq
+from bridge_tasks.broker import rabbitmq, redis
 from bridge_tasks.driver import drive
 from bridge_tasks.ledger import JobLedger
 from bridge_tasks.ledger.runs import RunLedger
@@ -61,17 +61,17 @@ class Point:
 
 
 POINTS = {
-    "before it is published": Point(broker.Channel, "_put", after=False, seen=_is_ours),
-    "after it was published": Point(broker.Channel, "_put", after=True, seen=_is_ours),
-    "between BRPOP and unacked": Point(broker.QoS, "append", after=False),
-    "after unacked was written": Point(broker.QoS, "append", after=True),
+    "before it is published": Point(redis.Channel, "_put", after=False, seen=_is_ours),
+    "after it was published": Point(redis.Channel, "_put", after=True, seen=_is_ours),
+    "between BRPOP and unacked": Point(redis.QoS, "append", after=False),
+    "after unacked was written": Point(redis.QoS, "append", after=True),
     "after it was claimed": Point(JobLedger, "begin", after=True),
     "before the service is asked": Point(BlockingExchange, "handle_async_request", after=False, seen=_is_stamp),
     "after the service's success": Point(BlockingExchange, "handle_async_request", after=True, seen=_is_stamp),
     "before the ledger is told": Point(claiming, "note", after=False),
     "after the ledger was told": Point(JobLedger, "finish", after=True),
-    "before it is acknowledged": Point(broker.QoS, "ack", after=False),
-    "after it was acknowledged": Point(broker.QoS, "ack", after=True),
+    "before it is acknowledged": Point(redis.QoS, "ack", after=False),
+    "after it was acknowledged": Point(redis.QoS, "ack", after=True),
     "before RabbitMQ's record": Point(rabbitmq.Channel, "_record", after=False),
     "after RabbitMQ's record": Point(rabbitmq.Channel, "_record", after=True),
     "sent to RabbitMQ, not confirmed": Point(rabbitmq.Channel, "_await_confirm", after=False),
@@ -81,8 +81,8 @@ POINTS = {
     "after RabbitMQ was told": Point(rabbitmq.Channel, "basic_ack", after=True),
     "before the next step goes to RabbitMQ": Point(rabbitmq.Channel, "resend", after=False, seen=_is_next_there),
     "after the next step went to RabbitMQ": Point(rabbitmq.Channel, "resend", after=True, seen=_is_next_there),
-    "before the next step is published": Point(broker.Channel, "_put", after=False, seen=_is_next),
-    "after the next step was published": Point(broker.Channel, "_put", after=True, seen=_is_next),
+    "before the next step is published": Point(redis.Channel, "_put", after=False, seen=_is_next),
+    "after the next step was published": Point(redis.Channel, "_put", after=True, seen=_is_next),
     "before a chunk is settled": Point(RunLedger, "settle", after=False),
     "after a chunk was settled": Point(RunLedger, "settle", after=True),
     "after a lost message was pushed": Point(JobLedger, "requeue", after=True, seen=_went_well),

@@ -215,7 +215,7 @@ def test_a_connection_that_was_lost_comes_back_over_our_own_transport(stage: Sta
     with app.connection_for_write() as connection:
         before = connection.transport_cls
         connection.maybe_switch_next()  # as kombu does after each failure
-        assert connection.transport_cls == before == "bridge_tasks.sentinel_broker:Transport"
+        assert connection.transport_cls == before == "bridge_tasks.broker.sentinel:Transport"
         assert connection.clone().transport_cls == before
         job = submitted("over it")
     with Connection(stage.environment["BRIDGE_REDIS_URL"], transport=before) as bare:

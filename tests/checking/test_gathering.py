@@ -65,7 +65,7 @@ class Deployment:
         there = {
             "broker_url": settings.broker,
             "result_backend": settings.result_backend,
-            "broker_transport": "bridge_tasks.broker:Transport",
+            "broker_transport": "bridge_tasks.broker.redis:Transport",
         }
         app = Celery(set_as_current=False)
         app.config_from_object({**own, **there, **celery})

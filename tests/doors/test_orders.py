@@ -8,9 +8,9 @@ import pytest
 from kombu.utils.json import dumps
 
 from bridge_tasks import workflows
-from bridge_tasks.admission import vet_order
 from bridge_tasks.app import app
 from bridge_tasks.bridge import Bridge
+from bridge_tasks.broker.admission import vet_order
 from bridge_tasks.errors import MessageRefused
 from tests.doors.conftest import NODE, Secured
 from tests.workers import PATIENCE, eventually, orchestrating

@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 import redis
 
+from bridge_tasks.broker.recording import run_script
 from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.ledger import Claim, JobLedger, JobRecord, Outcome, Submission, keys
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.workers import Workers
-from bridge_tasks.recording import run_script
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.settings import LedgerSettings
 from tests.never_suspending import finished

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
+from bridge_tasks.broker.recording import run_script
 from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.ledger import JobLedger, Outcome, keys
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.outbox import Outbox
-from bridge_tasks.recording import run_script
 from tests.ledger.conftest import QUEUE, Desk, envelope
 from tests.never_suspending import finished
 

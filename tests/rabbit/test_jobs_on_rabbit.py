@@ -13,9 +13,10 @@ from celery import chord, group
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from bridge_tasks import AsyncBridge, rabbitmq, recording, workflows
+from bridge_tasks import AsyncBridge, workflows
 from bridge_tasks.app import app
 from bridge_tasks.bridge import Bridge
+from bridge_tasks.broker import rabbitmq, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.models.content import InlineContent
 from bridge_tasks.sandbox.faults import Latency, Status

@@ -16,7 +16,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from bridge_tasks import admission, events, recording
+from bridge_tasks import events
+from bridge_tasks.broker import admission, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.envelope import Envelope

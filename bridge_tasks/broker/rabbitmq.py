@@ -20,7 +20,8 @@ from amqp.spec import Basic
 from kombu.transport import pyamqp
 from kombu.utils.json import dumps
 
-from bridge_tasks import admission, events, recording
+from bridge_tasks import events
+from bridge_tasks.broker import admission, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.outbox import OUTBOX_SENT

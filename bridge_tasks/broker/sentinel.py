@@ -2,16 +2,17 @@
 
 from kombu.transport import redis as kombu_redis
 
-from bridge_tasks import broker, places
+from bridge_tasks import places
+from bridge_tasks.broker import redis
 
 
-class Channel(broker.Channel, kombu_redis.SentinelChannel):
+class Channel(redis.Channel, kombu_redis.SentinelChannel):
     """A channel to whoever is master."""
 
     connection_class = places.Connection
 
 
-class Transport(broker.Transport, kombu_redis.SentinelTransport):
+class Transport(redis.Transport, kombu_redis.SentinelTransport):
     """The transport over such channels."""
 
     Channel = Channel

@@ -14,7 +14,8 @@ import orjson
 import redis
 from kombu.utils.json import dumps, loads
 
-from bridge_tasks import admission, events
+from bridge_tasks import events
+from bridge_tasks.broker import admission
 from bridge_tasks.copies import Copies
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import MessageRefused
