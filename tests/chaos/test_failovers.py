@@ -190,6 +190,32 @@ def test_a_submission_that_no_replica_has_is_refused_where_that_is_wanted(
     assert stage.effects() == {"/alone": 1}, "it is done once, whatever became of the first try"
 
 
+def test_what_only_the_dead_master_had_is_gone_and_nobody_was_told_that_it_was_accepted(
+    tmp_path: Path, inherited: dict[str, str]
+) -> None:
+    (tmp_path / "redis").mkdir()
+    strict = {**LONG, "BRIDGE_SENTINEL__UNCOPIED": "refuse"}
+    with (
+        WatchedRedis(tmp_path / "redis", copies=0) as server,  # which takes writes alone
+        staged_on(server, tmp_path, inherited, **strict) as stage,
+        orchestrating(stage.environment),
+    ):
+        kept = submitted("kept")
+        server.kill_replicas()
+        with pytest.raises(OperationalError):
+            submitted("gone")
+        assert _waiting(stage) == 2, "the master has it"
+        server.kill()
+        server.start_replicas()
+        assert eventually(lambda: server.promoted), server.logs()
+        assert eventually(lambda: known(kept) == "waiting", 10)
+        assert _waiting(stage) == 1, "its heir has not"
+
+        assert eventually(lambda: again("gone"), 30) is not None
+        stage.ready(stage.worker("one"))
+        assert eventually(lambda: stage.effects() == {"/kept": 1, "/gone": 1}, 30), stage.logs()
+
+
 def test_a_submission_that_no_replica_has_is_accepted_otherwise_and_that_is_told(
     stage: Stage, server: WatchedRedis, facts: list[events.Event]
 ) -> None:
@@ -222,6 +248,11 @@ def test_a_connection_that_was_lost_comes_back_over_our_own_transport(stage: Sta
         bare.maybe_switch_next()
         assert bare.transport_cls != before, "without our strategy, it would be kombu's"
     assert job.record.state == "waiting"
+
+
+def _waiting(stage: Stage) -> int:
+    with stage.redis() as client:
+        return int(client.llen("bridge.metadata"))
 
 
 def _files(directory: Path) -> list[Path]:
