@@ -61,6 +61,7 @@ class WatchedRedis:
     servers: dict[int, LocalProcess] = field(default_factory=dict)
     sentinels: dict[int, LocalProcess] = field(default_factory=dict)
     killed: int | None = None
+    _fallen: list[LocalProcess] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -149,6 +150,17 @@ class WatchedRedis:
         """Let them go on."""
         for process in self._replicas():
             process.send_signal(signal.SIGCONT)
+
+    def kill_replicas(self) -> None:
+        """End those that are no master; from now on it is alone."""
+        self._fallen = self._replicas()
+        for process in self._fallen:
+            process.kill()
+
+    def start_replicas(self) -> None:
+        """Bring them back, with what they had."""
+        for process in self._fallen:
+            process.start()
 
     def logs(self) -> str:
         """The ends of all logs, for a test that failed."""

@@ -129,6 +129,7 @@ def orchestrating(environment: Mapping[str, str]) -> Iterator[None]:
         load.cache_clear()
         runtime.close()  # one that a test before opened elsewhere
         aim(app)
+        load.cache_clear()  # a test may set more of it
         _disconnect()
         try:
             yield
