@@ -114,11 +114,12 @@ def _times_fit(facts: Facts) -> Iterator[Finding]:
 def _goes_through_the_ledger(facts: Facts) -> Iterator[Finding]:
     celery = facts.celery
     if celery.ours is False:
+        kind = "redis" if facts.rabbit is None else "rabbitmq"
         yield fatal(
             "transport",
             f"broker_transport is not ours ({celery.module}).",
             "Messages are sent without records: nothing is found, replayed or put back.",
-            f'broker_transport = "bridge_tasks.{"broker" if facts.rabbit is None else "rabbitmq"}:Transport"',
+            f'broker_transport = "bridge_tasks.broker.{kind}:Transport"',
         )
     if not celery.same_broker:
         yield fatal(
