@@ -112,6 +112,7 @@ def test_what_is_over_is_not_sent(desk: Desk, end: str) -> None:
     else:
         finished(desk.ledger.cancel("a"))
 
+    assert taken(desk) == []
     assert finished(outbox(desk).waiting()) == set()
 
 

@@ -22,7 +22,6 @@ if known[5] and known[5] ~= id then
     redis.call('HDEL', KEYS[1], 'message')
     redis.call('ZREM', 'bridge:open:' .. (known[9] or ''), id)
     redis.call('SREM', 'bridge:running:' .. (known[9] or ''), id)
-    redis.call('ZREM', 'bridge:outbox', id)
     redis.call('HINCRBY', 'bridge:totals', 'cancelled|' .. (known[10] or ''), 1)
     return {'cancelled', ''}
   end

@@ -19,7 +19,6 @@ local function cancelled(id)
   if one[2] and (one[1] == 'waiting' or one[1] == 'running') then
     redis.call('ZREM', 'bridge:open:' .. one[2], id)
     redis.call('SREM', 'bridge:running:' .. one[2], id)
-    redis.call('ZREM', 'bridge:outbox', id)
     redis.call('HINCRBY', 'bridge:totals', 'cancelled|' .. (one[5] or ''), 1)
   end
   for channel in string.gmatch(one[4] or '', '%S+') do redis.call('PUBLISH', channel, id) end

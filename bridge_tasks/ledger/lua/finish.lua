@@ -29,7 +29,6 @@ redis.call('HDEL', KEYS[1], 'worker', 'lease')
 if known[2] then
   redis.call('ZREM', 'bridge:open:' .. known[2], id)
   redis.call('SREM', 'bridge:running:' .. known[2], id)
-  redis.call('ZREM', 'bridge:outbox', id)
   redis.call('HINCRBY', 'bridge:totals', state .. '|' .. known[6], 1)
 end
 local dropped = 0

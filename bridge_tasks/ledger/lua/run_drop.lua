@@ -14,7 +14,6 @@ for index = 1, #KEYS, 2 do
       redis.call('EXPIRE', job, ARGV[3])
       if known[2] then
         redis.call('ZREM', 'bridge:open:' .. known[2], string.sub(job, #'bridge:job:' + 1))
-        redis.call('ZREM', 'bridge:outbox', string.sub(job, #'bridge:job:' + 1))
         redis.call('HINCRBY', 'bridge:totals', 'cancelled|' .. (known[3] or ''), 1)
       end
     end
