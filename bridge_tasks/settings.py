@@ -75,6 +75,8 @@ def _url_of(*schemes: str) -> AfterValidator:
 
 
 def _parts(url: str, *schemes: str) -> SplitResult:
+    if ";" in url:  # kombu would go to the next address with its own transport, whose messages have no records
+        raise ValueError("must be one address, and ; in it be escaped: put one name before several servers")
     try:
         parts = urlsplit(url)
         _ = parts.hostname, parts.port

@@ -35,6 +35,8 @@ def afterwards() -> object:
         ("BRIDGE_REDIS_URL", f"sentinel://a:1;redis://:{SECRET}@b:2"),
         ("BRIDGE_REDIS_URL", f"sentinel://:{SECRET}/x@a:1;sentinel://b:2"),
         ("BRIDGE_REDIS_URL", f"redis://a:1;sentinel://:{SECRET}@b:2"),
+        ("BRIDGE_REDIS_URL", f"redis://a:1/0;redis://:{SECRET}@b:2/0"),
+        ("BRIDGE_BROKER_URL", f"amqp://a:1;amqp://me:{SECRET}@b:2"),
         ("BRIDGE_METADATA__URLS", f"http://user:{SECRET}@host"),
         ("BRIDGE_METADATA__URLS", ""),
         ("BRIDGE_METADATA", f"{{{SECRET}"),
