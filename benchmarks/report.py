@@ -29,6 +29,7 @@ BENCHMARKS = (
     "recovery",
     "submitting",
     "throughput",
+    "observability",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 DRAWN: dict[str, Callable[[Figures, Path], None]] = {

@@ -26,13 +26,14 @@ SHORT = {
     "throughput": [
         *("--rounds", "1", "--files", "2", "--bulk", "10", "--latencies", "0", "--workers", "1"),
     ],
+    "observability": ["--rounds", "1", "--files", "4"],
 }
 """How little each needs to show that it works; `recovery` is tests/fleet's, where what it finds is asserted."""
 
 SHARED = {"__init__", "harness", "peers", "plots", "report", "canned_server", "plain_celery", "stage"}
 """What measures nothing by itself."""
 
-ELSEWHERE = {"bulk_memory", "failover", "job_cost", "observability", "worker_count"}
+ELSEWHERE = {"bulk_memory", "failover", "job_cost", "worker_count"}
 """What is no part of this page."""
 
 pytestmark = pytest.mark.timeout(300)
