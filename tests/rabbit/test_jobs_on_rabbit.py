@@ -20,7 +20,7 @@ from bridge_tasks.broker import rabbitmq, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.models.content import InlineContent
 from bridge_tasks.sandbox.faults import Latency, Status
-from bridge_tasks.settings import load
+from bridge_tasks.settings import LedgerSettings, load
 from bridge_tasks.tasks import check_health, generate_hash
 from bridge_tasks.worker.relay import Relay
 from tests.chaos.stage import NOTHING, Stage, done_once, staged, submitted
@@ -235,6 +235,23 @@ def test_what_is_in_no_queue_any_more_is_found_and_sent_again(rabbit: PrivateRab
         relay.stop_client()
 
     assert seen(rabbit).message_count == 1
+
+
+@pytest.mark.usefixtures("stage")
+def test_it_is_found_where_looks_are_set_closer_together_than_signs_of_life(rabbit: PrivateRabbit) -> None:
+    """A lease that ended between two looks had every look begin anew, and nothing was ever missing twice."""
+    submitted("purged")
+    with kombu.Connection(rabbit.url) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_purge(METADATA)
+    relay = Relay(
+        load().ledger_place, LedgerSettings(look_seconds=0.001, beat_seconds=0.2, dead_after=1), "w", patience=0
+    )
+    relay.start()
+    try:
+        assert eventually(lambda: seen(rabbit).message_count == 1, 20)
+    finally:
+        relay.stop()
 
 
 @pytest.mark.parametrize("keys", ["", "k" * 32])
