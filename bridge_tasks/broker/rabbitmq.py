@@ -140,13 +140,10 @@ class Channel(pyamqp.Channel):
         """Write the record and the note; a worker outlasts a restart of Redis, a producer is told soon."""
         hold = int(load().ledger.look_seconds * 2 * MICROSECONDS)
         touched = (*recording.keys_of(name, queue), keys.OUTBOX)
-        begins = this_worker() == NOBODY or recording.under_way() is not None
         until = time.monotonic() + (0.0 if this_worker() == NOBODY else LEDGER_SECONDS)
         while True:
             try:
-                return recording.put(
-                    current().ledger_redis, (len(touched), *touched, *arguments, hold, later), begins=begins
-                )
+                return recording.put(current().ledger_redis, touched, (*arguments, hold, later))
             except redis.RedisError as error:
                 if time.monotonic() > until:
                     raise RecoverableConnectionError(f"the ledger is away: {type(error).__name__}") from error
@@ -155,7 +152,7 @@ class Channel(pyamqp.Channel):
     def _note_sent(self, name: str, due: Any) -> None:
         """Take a message out of the outbox; where that cannot be, it is sent once more."""
         try:
-            recording.run_script(current().ledger_redis, OUTBOX_SENT, 1, keys.OUTBOX, name, due)
+            recording.run_script(current().ledger_redis, OUTBOX_SENT, (keys.OUTBOX,), (name, due))
         except redis.RedisError as error:
             events.emit(events.LedgerSilent("sent", type(error).__name__))
 

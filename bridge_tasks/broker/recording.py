@@ -4,7 +4,7 @@ A transport knows its broker; this knows none, and sends nothing.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,12 +16,14 @@ from kombu.utils.json import dumps, loads
 
 from bridge_tasks import events
 from bridge_tasks.broker import admission
-from bridge_tasks.copies import Copies
+from bridge_tasks.copies import CopiedRedis, Copies
 from bridge_tasks.driver import BlockingRedis, drive
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import JobLedger, keys
+from bridge_tasks.ledger.commands import run
 from bridge_tasks.ledger.jobs import PUT
 from bridge_tasks.ledger.records import Submission
+from bridge_tasks.ledger.workers import NOBODY, this_worker
 from bridge_tasks.messages import HEADER, ITEM, JOB, OUR_TASKS, PART, SUBJECT, rank_of
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.runtime import current
@@ -86,29 +88,26 @@ def is_recorded(headers: Mapping[str, Any]) -> bool:
     )
 
 
-def run_script(client: Any, script: Script, *arguments: Any) -> Any:
-    """Run a script of the ledger over a blocking client."""
-    try:
-        return client.execute_command("EVALSHA", script.digest, *arguments)
-    except redis.exceptions.NoScriptError:
-        return client.execute_command("EVAL", script.source, *arguments)
+def run_script(client: Any, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+    """Run a script of the ledger over a blocking client, or one that is kombu's."""
+    return drive(run(BlockingRedis(client), script, names, arguments))
 
 
-def put(client: Any, arguments: tuple[Any, ...], *, begins: bool) -> Any:
-    """Write a record, as `put.lua` does.
+def put(client: Any, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+    """Write a record, as `put.lua` does; what begins something waits until a replica has it, where there are any.
+
+    What a worker sends (a next step, a retry) may be lost with its master: it sends it again, as what it follows
+    from is not over then. What begins something is nobody's to send again.
 
     Args:
         client: of the ledger.
+        names: the keys that the script takes.
         arguments: the script's.
-        begins: whether it begins something: then it waits until a replica has it, where there are any.
     """
+    begins = under_way() is not None or this_worker() == NOBODY
     copies = wanted_copies() if begins else None
-    if copies is None:
-        return run_script(client, PUT, *arguments)
-    try:
-        return copies.run(client, "EVALSHA", PUT.digest, *arguments)
-    except redis.exceptions.NoScriptError:
-        return copies.run(client, "EVAL", PUT.source, *arguments)
+    commands = BlockingRedis(client) if copies is None else CopiedRedis(client, copies)
+    return drive(run(commands, PUT, names, arguments))
 
 
 def wanted_copies() -> Copies | None:
@@ -186,7 +185,7 @@ def refuse(
 
 
 def record_of(message: Mapping[str, Any], queue: str) -> tuple[Any, ...]:
-    """What `put.lua` takes of any message, after the count of its keys and the keys themselves."""
+    """What `put.lua` takes of any message."""
     headers = message["headers"]
     ledger = load().ledger
     return (

@@ -6,7 +6,7 @@ that comes is let in only if `admission` knows it for one; kombu's own way with 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
 from typing import Any
@@ -21,7 +21,6 @@ from bridge_tasks.broker import admission, recording
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.envelope import Envelope
-from bridge_tasks.ledger.workers import NOBODY, this_worker
 from bridge_tasks.resilience.state.shared_redis import Script
 from bridge_tasks.settings import load
 
@@ -51,7 +50,7 @@ class QoS(kombu_redis.QoS):
 
     def _run(self, script: Script, *arguments: Any) -> None:
         with self.channel.conn_or_acquire() as client:  # type: ignore[attr-defined] # not in the stubs
-            recording.run_script(client, script, 2, self.unacked_index_key, self.unacked_key, *arguments)
+            recording.run_script(client, script, (self.unacked_index_key, self.unacked_key), arguments)
 
 
 class Channel(kombu_redis.Channel):
@@ -78,18 +77,15 @@ class Channel(kombu_redis.Channel):
         if under_way is not None and under_way.stands is not None:
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined] # not in the stubs
-        arguments = (3, *recording.keys_of(headers["id"], key), *recording.record_of(message, key))
-        # What a worker sends (a next step, a retry) may be lost with its master: it sends it again, as what it
-        # follows from is not over then. What begins something is nobody's to send again.
-        begins = under_way is not None or this_worker() == NOBODY
+        names, arguments = recording.keys_of(headers["id"], key), recording.record_of(message, key)
         if under_way is None or under_way.accepted:
-            self._script(arguments, begins=begins)
+            self._record(names, arguments)
             return
         arguments = (*arguments, *under_way.submission.arguments())
         if under_way.held_back is not None:
-            under_way.held_back.append(arguments)
+            under_way.held_back.append((len(names), *names, *arguments))
             return
-        sent, name, state = self._script(arguments, begins=begins)
+        sent, name, state = self._record(names, arguments)
         under_way.learn(headers["id"], sent=bool(sent), stands=name, state=state)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -150,9 +146,9 @@ class Channel(kombu_redis.Channel):
             self._shared = self._create_client()  # type: ignore[attr-defined] # not in the stubs
         yield client or self._shared
 
-    def _script(self, arguments: tuple[Any, ...], *, begins: bool) -> Any:
+    def _record(self, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         with self.conn_or_acquire() as client:
-            return recording.put(client, arguments, begins=begins)
+            return recording.put(client, names, arguments)
 
 
 class Transport(kombu_redis.Transport):

@@ -44,20 +44,16 @@ def claim(request: Any) -> Claim:
     lease = load().task.deadline + LEASE_MARGIN
     headers = {**(request.headers or {}), **{name: request.get(name) for name in _COUNTS}}
 
-    def ask() -> Claim:
-        return runtime.run(runtime.begun.begin(request.id, rank_of(headers), this_worker(), lease))
-
-    if load().rabbit_broker:
-        answer = _insisted("begin", ask)
-        if answer is None:
-            raise Reject("the ledger is away", requeue=True)
-        said = answer
-    else:
-        try:
-            said = ask()
-        except redis.RedisError as error:
-            events.emit(events.LedgerSilent("begin", type(error).__name__))
-            return Claim("run")
+    rabbit = load().rabbit_broker
+    said = _insisted(
+        "begin",
+        lambda: runtime.run(runtime.begun.begin(request.id, rank_of(headers), this_worker(), lease)),
+        seconds=_TELL_SECONDS if rabbit else 0.0,
+    )
+    if said is None and rabbit:
+        raise Reject("the ledger is away", requeue=True)
+    if said is None:
+        return Claim("run")
     if said.verdict == "old":
         raise JobExpired(
             f"the job did not end within {load().ledger.max_age:.0f} s (BRIDGE_LEDGER__MAX_AGE)", "age"
@@ -86,14 +82,14 @@ def release(task_id: str) -> None:
     _insisted("release", lambda: runtime.run(runtime.ledger.release(task_id)))
 
 
-def _insisted(what: str, tell: Callable[[], T]) -> T | None:
-    """Tell the ledger something, for as long as a restart of Redis takes."""
-    until = time.monotonic() + _TELL_SECONDS
+def _insisted(what: str, tell: Callable[[], T], seconds: float = _TELL_SECONDS) -> T | None:
+    """Tell or ask the ledger something, by default for as long as a restart of Redis takes; None if in vain."""
+    until = time.monotonic() + seconds
     while True:
         try:
             return tell()
         except redis.RedisError as error:
-            if time.monotonic() > until:
+            if time.monotonic() >= until:
                 events.emit(events.LedgerSilent(what, type(error).__name__))
                 return None
             time.sleep(_PAUSE_SECONDS)

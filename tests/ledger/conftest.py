@@ -58,8 +58,9 @@ class Desk:
     ) -> tuple[bool, str, str]:
         """Send a message, as a channel does: whether it was sent, who stands in its place, and its state."""
         more = submission.arguments() if submission else ()
-        message = (3, keys.JOB + name, QUEUE, keys.OPEN + QUEUE, name, envelope(name), QUEUE, "bridge.x", "cid")
-        sent, stands, state = run_script(self.client, PUT, *message, "/a.md", rank, 1000, job, part, item, *more)
+        names = (keys.JOB + name, QUEUE, keys.OPEN + QUEUE)
+        message = (name, envelope(name), QUEUE, "bridge.x", "cid", "/a.md", rank, 1000, job, part, item)
+        sent, stands, state = run_script(self.client, PUT, names, (*message, *more))
         return bool(sent), stands.decode(), state.decode()
 
     def submit(

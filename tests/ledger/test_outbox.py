@@ -18,9 +18,9 @@ HOLD = 5_000_000
 
 def put(desk: Desk, name: str, *, rank: int = 0, hold: int = HOLD, later: int = 0) -> tuple[bool, int | None]:
     """Write a record as the transport for RabbitMQ does: whether it was new, and when others may send it."""
-    touched = (4, keys.JOB + name, QUEUE, keys.OPEN + QUEUE, keys.OUTBOX)
+    touched = (keys.JOB + name, QUEUE, keys.OPEN + QUEUE, keys.OUTBOX)
     message = (name, envelope(name), QUEUE, "bridge.x", "cid", "/a.md", rank, 1000, "", "", "")
-    sent, _, _, *due = run_script(desk.client, PUT, *touched, *message, hold, later)
+    sent, _, _, *due = run_script(desk.client, PUT, touched, (*message, hold, later))
     return bool(sent), int(due[0]) if due else None
 
 
