@@ -8,7 +8,7 @@ settings but for `recovery_timeout`; `unprotected` tries again after a tenth of 
 back after    seconds from the end of recovery_timeout until 90 % of the normal rate flow again, for half a second
 peak          the busiest half second after the outage began, against what is normal then
 disturbed     half seconds in which even the calm service was asked less than half of what is usual: the machine
-              had no processor for us, and they tell nothing; they are left out
+              had no processor for us, and what is told of them is told of the machine
 """
 
 import json
@@ -182,22 +182,22 @@ def judged(who: str, told: Told, outage: float, recovery: float) -> tuple[Row, d
     def normal(at: float) -> float:
         return share * rate(calm, at, WINDOW)
 
-    def tells(at: float) -> bool:
-        return rate(calm, at, WINDOW) >= DISTURBED * usual
+    def compared(instants: Sequence[float]) -> list[float]:
+        return [at for at in instants if normal(at)]  # where nobody did anything, there is nothing to compare with
 
     opened = next((at for at, state in changes if state == "open"), outage)
     due = opened + recovery if changes else outage + OUTAGE
-    telling = [at for at in steps(due, last, 0.05) if tells(at)]
-    back = next((at for at in telling if rate(good, at, WINDOW) >= ENOUGH * normal(at)), None)
-    compared = [at for at in steps(outage, last, SHORT) if tells(at)]
+    since_due = compared(steps(due, last, 0.05))
+    back = next((at for at in since_due if rate(good, at, WINDOW) >= ENOUGH * normal(at)), None)
+    watched = steps(outage, last, SHORT)
     shut_until = next((at for at, state in changes if state == "half_open"), outage + OUTAGE)
     row = {
         "who": who,
         "normal a second": round(rate(good, outage - NORMAL, NORMAL), 1),
         "sent while it failed or was shut out": sum(opened + 0.2 < at < shut_until for at in sent),
         "back after s": None if back is None else round(back - due, 2),
-        "peak to normal": round(max(rate(sent, at, WINDOW) / normal(at) for at in compared), 2),
-        "disturbed": len(steps(outage, last, SHORT)) - len(compared),
+        "peak to normal": round(max(rate(sent, at, WINDOW) / normal(at) for at in compared(watched)), 2),
+        "disturbed": sum(rate(calm, at, WINDOW) < DISTURBED * usual for at in watched),
         "transitions": len(changes),
     }
     instants = steps(outage - NORMAL, last, SHORT)

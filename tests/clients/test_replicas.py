@@ -121,7 +121,7 @@ async def test_where_all_replicas_refuse_the_service_is_unavailable(bottom: Bott
             began = time.monotonic()
             with pytest.raises(ServiceUnavailableError, match="unreachable"):
                 await finish(calling.generate_hash(b"test"))
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < 2.0
 
 
 async def test_a_slow_read_is_answered_by_another_replica_and_the_slow_one_is_let_go(
@@ -134,7 +134,7 @@ async def test_a_slow_read_is_answered_by_another_replica_and_the_slow_one_is_le
     async with client(certain, slow.url, well.url, hedging=certainly) as calling:
         began = time.monotonic()
         assert await finish(calling.validate_stamp("no stamp here"))
-        assert time.monotonic() - began < 15.0
+        assert time.monotonic() - began < 2.0
         assert calling.circuit_breaker.metrics.failure_count == 0
         # Then the slow one is known for what it is
         for _ in range(10):

@@ -151,8 +151,7 @@ def test_a_run_that_is_cancelled_ends_within_two_seconds(
     assert run.cancel()
     ended = run.wait(PATIENCE)
 
-    # Two are promised, the whole run would take ten and more, and a machine that stalls is given a few.
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 2
     assert (ended.state, ended.done, ended.over) == ("cancelled", True, 400)
     assert ended.cancelled > 300
     assert not run.cancel(), "it has ended"
@@ -255,7 +254,7 @@ def test_workers_that_are_killed_in_the_midst_of_a_chunk_stamp_nothing_twice(
         "BRIDGE_ONEXTREE__URLS": prefork.sandbox.onextree,
         "BRIDGE_LEDGER__BEAT_SECONDS": "0.2",
         "BRIDGE_LEDGER__LOOK_SECONDS": "0.3",
-        "BRIDGE_LEDGER__DEAD_AFTER": "3",
+        "BRIDGE_LEDGER__DEAD_AFTER": "2",
     }
     paths = folder(60)
     prefork.sandbox.order({"kind": "latency", "seconds": 0.1, "path": "/batch"})
