@@ -14,6 +14,7 @@ from typing import Self
 
 from bridge_tasks.sandbox.ports import HOST, HeldPort
 from bridge_tasks.sandbox.processes import LocalProcess
+from tests.needed import lacking
 
 PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 """Debian's; the one in the path would run as another user."""
@@ -22,9 +23,10 @@ _PATIENCE = 60.0
 _GREETING = b"AMQP\x00\x00\x09\x01"
 
 
-def installed() -> bool:
-    """Whether this machine can run one (`.ci/servers` installs it)."""
-    return Path(PROGRAM).exists() and shutil.which("epmd") is not None
+def require_rabbit() -> None:
+    """Go on only where one can be run."""
+    if not Path(PROGRAM).exists() or shutil.which("epmd") is None:
+        lacking("no rabbitmq-server: .ci/servers installs it")
 
 
 class PrivateRabbit:

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from tests.chaos.sides import ROOT, inherited
+from tests.needed import lacking
 
 AS_ROOT = () if os.geteuid() == 0 else ("--user", "--map-root-user")
 UNSHARE = ("unshare", *AS_ROOT, "--net")
@@ -24,10 +25,8 @@ def apart() -> tuple[str, ...]:
     reason = f"{', '.join(missing)}: missing (.ci/hosts)" if missing else ""
     if not missing and subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode:
         reason = "this system lets nobody make network namespaces"
-    if reason and "CI" in os.environ:
-        pytest.fail(f"{reason}, and in CI it must")
     if reason:
-        pytest.skip(reason)
+        lacking(reason)
     return UNSHARE
 
 

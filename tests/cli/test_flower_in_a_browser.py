@@ -1,6 +1,5 @@
 """Flower as an operator sees it, in a browser that runs its scripts: asserted is what somebody would read."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import redis
 
 from bridge_tasks.ledger import keys
 from tests.cli.command import Up, eventually
+from tests.needed import lacking
 
 CHROMIUM = shutil.which("chromium")
 ALONE = (
@@ -76,8 +76,8 @@ Browse = Callable[[str], Shown]
 @pytest.fixture
 def browse(up: Up, tmp_path: Path) -> Browse:
     """Open a page; what is written there once its scripts have run."""
-    if CHROMIUM is None and "CI" not in os.environ:
-        pytest.skip("needs Chromium: .ci/chromium installs it")
+    if CHROMIUM is None:
+        lacking("no Chromium: .ci/chromium installs it")
 
     def opened(path: str) -> Shown:
         return Shown(chromium(up, tmp_path, "--dump-dom", path))

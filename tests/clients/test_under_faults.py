@@ -4,6 +4,7 @@ The records of the service count the tries; the time is the client's, with a gen
 try that was given up may reach a service that got no processor meanwhile only later: the records are waited for.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -231,7 +232,9 @@ async def test_a_service_that_refuses_connections_is_unavailable_and_found_again
             break
         except ServiceUnavailableError:
             assert time.monotonic() < deadline, "the service does not come back"
-            time.sleep(0.02)  # without a pause there would be a thousand failures, and the circuit would open
+            await asyncio.sleep(
+                0.02
+            )  # without a pause there would be a thousand failures, and the circuit would open
     await well_again(service, client, finish)
 
 

@@ -1,6 +1,5 @@
 """A Redis that speaks TLS only and knows three users: `deploy/redis/users.acl`, with passwords of its own."""
 
-import os
 import re
 import secrets
 import shutil
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from bridge_tasks.sandbox.ports import HOST, HeldPort
 from bridge_tasks.sandbox.processes import LocalProcess
+from tests.needed import lacking
 from tests.workers import PATIENCE
 
 USERS = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
@@ -39,10 +38,7 @@ def require_programs() -> str:
     """The path of a server with TLS. A developer may lack it; the place where all is tested may not."""
     server = shutil.which("redis-server")
     if server is None or shutil.which("openssl") is None or version(server) < OLDEST:
-        why = "needs a redis-server 7 with TLS, and openssl: .ci/redis installs both"
-        if "CI" in os.environ:
-            pytest.fail(why)
-        pytest.skip(why)
+        lacking("no redis-server 7 with TLS, or no openssl: .ci/redis installs both")
     return server
 
 

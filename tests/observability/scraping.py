@@ -1,6 +1,5 @@
 """Reading a worker's `/metrics` as Prometheus does, and having promtool judge it."""
 
-import os
 import shutil
 import subprocess
 from collections import Counter
@@ -8,18 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
-import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge_tasks.ledger import keys
+from tests.needed import lacking
 
 OPEN_METRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
-
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None and "CI" not in os.environ,
-    reason="promtool is not installed (Debian: prometheus)",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +49,8 @@ def scrape(url: str, **headers: str) -> Scrape:
 
 def promtool(*command: str, told: str = "") -> str:
     """Run promtool; it says nothing of what is well."""
+    if shutil.which("promtool") is None:
+        lacking("no promtool: .ci/promtool installs it")
     ended = subprocess.run(["promtool", *command], input=told, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr

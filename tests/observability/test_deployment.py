@@ -13,7 +13,7 @@ from bridge_tasks import runtime
 from bridge_tasks.exposition import FleetFigures
 from bridge_tasks.observability.counters import METRICS
 from bridge_tasks.observability.figures import Timed
-from tests.observability.scraping import needs_promtool, promtool
+from tests.observability.scraping import promtool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
@@ -69,7 +69,6 @@ def test_dashboard_and_alerts_ask_for_what_there_is_and_the_dashboard_for_all_th
     assert missing == {"bridge_fleet_ledger_up"}  # an alert's
 
 
-@needs_promtool
 def test_promtool_takes_the_alerts_and_they_fire_when_they_should() -> None:
     assert "SUCCESS" in promtool("check", "rules", "--lint=all", "--lint-fatal", str(ALERTS))
     assert "SUCCESS" in promtool("test", "rules", str(ALERTS.with_name("alerts_test.yml")))
@@ -77,7 +76,6 @@ def test_promtool_takes_the_alerts_and_they_fire_when_they_should() -> None:
         promtool("check", "config", "--syntax-only", str(ALERTS.with_name(name)))
 
 
-@needs_promtool
 def test_the_dashboard_s_queries_are_promql(dashboard: Any, tmp_path: Path) -> None:
     rules = [
         {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "5m")}

@@ -21,7 +21,7 @@ from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.settings import LedgerSettings
 from tests.chaos.stage import Stage, staged, submitted
 from tests.never_suspending import finished
-from tests.observability.scraping import OPEN_METRICS, addresses, needs_promtool, promtool, scrape
+from tests.observability.scraping import OPEN_METRICS, addresses, promtool, scrape
 from tests.workers import eventually, orchestrating
 
 JOBS = 24
@@ -60,7 +60,6 @@ def examples(url: str) -> list[str]:
     return [line for line in scrape(url, **OPEN_METRICS).text.splitlines() if " # {" in line]
 
 
-@needs_promtool
 def test_figures_are_exact_whoever_was_killed(stage: Stage) -> None:
     prefork, threads = (stage.ready(stage.worker(pool, pool)) for pool in ("prefork", "threads"))
     url = addresses(stage.server.url)["prefork"]

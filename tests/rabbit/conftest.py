@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.conftest import inherited
 from tests.chaos.stage import Stage, staged
-from tests.rabbit_server import PrivateRabbit, installed
+from tests.rabbit_server import PrivateRabbit, require_rabbit
 from tests.workers import QUEUES, orchestrating
 
 __all__ = ["inherited"]
@@ -17,8 +17,7 @@ __all__ = ["inherited"]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PrivateRabbit]:
-    if not installed():
-        pytest.skip("there is no rabbitmq-server here: run .ci/servers")
+    require_rabbit()
     with PrivateRabbit() as started:
         yield started
 
