@@ -9,7 +9,6 @@ in a queue and in no worker. A message that comes is let in only if `admission` 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from datetime import datetime
 from typing import Any, Final
 
 import amqp
@@ -21,7 +20,8 @@ from kombu.transport import pyamqp
 from kombu.utils.json import dumps
 
 from bridge_tasks import events
-from bridge_tasks.broker import admission, recording
+from bridge_tasks.broker import recording
+from bridge_tasks.broker.amqp_message import Message, due, holds_tasks, kept, made, vet
 from bridge_tasks.errors import MessageRefused
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.outbox import OUTBOX_SENT
@@ -34,23 +34,8 @@ CONFIRM_SECONDS: Final = 10.0
 """After which a message that is not confirmed is taken for not sent; it may have been."""
 LEDGER_SECONDS: Final = 60.0
 """How long a worker waits for the ledger: as long as a restart of Redis may take."""
-SHORT_WAIT: Final = 1.0
-"""Seconds that a message may wait in a worker for its time: no longer than it takes to find it in the outbox."""
 
 _PAUSE_SECONDS = 0.5
-_KEPT = ("correlation_id", "reply_to", "priority", "delivery_mode")
-"""Properties that a message keeps from its sender to its worker. Its time to live is not among them: a worker that
-takes what is too old says so, where a queue would drop it without a word."""
-
-
-class Message(pyamqp.Message):
-    """A message as it came, and as the ledger keeps it."""
-
-    def __init__(self, raw: amqp.Message, channel: Any = None, **options: Any) -> None:
-        super().__init__(raw, channel=channel, **options)
-        self._raw = _kept(raw, self.delivery_info["exchange"], self.delivery_info["routing_key"])
-        if self.delivery_info.get("redelivered") and "task" in self.headers:
-            self.headers = {**self.headers, "redelivered": True}  # type: ignore[dict-item] # the stubs know texts
 
 
 class Channel(pyamqp.Channel):
@@ -97,7 +82,7 @@ class Channel(pyamqp.Channel):
         if "task" not in headers:  # an event, an order, an answer: whoever listens hears it
             self._push(msg, exchange, routing_key, mandatory=False)
             return
-        message = recording.signed(orjson.loads(dumps(_kept(msg, exchange, routing_key))))
+        message = recording.signed(orjson.loads(dumps(kept(msg, exchange, routing_key))))
         if recording.is_recorded(headers):
             self._send_recorded(message, routing_key)
         else:
@@ -109,32 +94,24 @@ class Channel(pyamqp.Channel):
     def resend(self, message: Mapping[str, Any]) -> None:
         """Send a message as the ledger keeps it; its record stays as it is."""
         told = message["properties"].get("delivery_info") or {}
-        properties = {name: value for name, value in message["properties"].items() if name in _KEPT}
-        made = amqp.Message(
-            message["body"],
-            content_type=message["content-type"],
-            content_encoding=message["content-encoding"],
-            application_headers=dict(message["headers"]),
-            **properties,
-        )
-        self._send(made, told.get("exchange") or "", told["routing_key"], mandatory=True)
+        self._send(made(message), told.get("exchange") or "", told["routing_key"], mandatory=True)
 
     def _send_recorded(self, message: dict[str, Any], queue: str) -> None:
         """Write the record of a message, send it, and take it out of the outbox."""
         under_way = recording.under_way()
         if under_way is not None and under_way.stands is not None:
             return
-        name, later = message["headers"]["id"], _later(message["headers"])
+        name, later = message["headers"]["id"], due(message["headers"])
         arguments: tuple[Any, ...] = recording.record_of(message, queue)
         submitted = under_way is not None and not under_way.accepted
         if under_way is not None and submitted:
             arguments = (*arguments, *under_way.submission.arguments())
-        sent, stands, state, *due = self._record(name, queue, arguments, later)
+        sent, stands, state, *held = self._record(name, queue, arguments, later)
         if under_way is not None and submitted:
             under_way.learn(name, sent=bool(sent), stands=stands, state=state)
-        if due and not later:
+        if held and not later:
             self.resend(message)
-            self._note_sent(name, due[0])
+            self._note_sent(name, held[0])
 
     def _record(self, name: str, queue: str, arguments: tuple[Any, ...], later: int) -> Any:
         """Write the record and the note; a worker outlasts a restart of Redis, a producer is told soon."""
@@ -218,7 +195,7 @@ class Channel(pyamqp.Channel):
                 self.basic_reject(raw.delivery_tag, requeue=True)  # others may have it
                 return
             try:
-                _vet(raw, queue)
+                vet(raw, queue)
             except MessageRefused as error:
                 self.basic_ack(raw.delivery_tag)
                 self._refuse(queue, raw, error)
@@ -234,10 +211,10 @@ class Channel(pyamqp.Channel):
 
     def _refuse(self, queue: str, raw: amqp.Message, error: MessageRefused) -> None:
         headers = raw.properties.get("application_headers") or {}
-        if queue.startswith(_EVENTS) or _ORDERS in queue:
+        if not holds_tasks(queue):
             events.emit(events.MessageDropped(queue, error.field, error.reason, None))
             return
-        told = _kept(raw, raw.delivery_info["exchange"], raw.delivery_info["routing_key"])
+        told = kept(raw, raw.delivery_info["exchange"], raw.delivery_info["routing_key"])
         recording.refuse(lambda: nullcontext(current().ledger_redis), queue, headers.get("id"), told, error)
 
 
@@ -260,54 +237,3 @@ class Transport(pyamqp.Transport):
 
 class SSLTransport(pyamqp.SSLTransport, Transport):
     """The same over TLS."""
-
-
-_ORDERS, _EVENTS, _REPLIES = ".pidbox", "celeryev", ".reply."
-"""What is in the names of queues that hold no tasks."""
-
-
-def _kept(raw: amqp.Message, exchange: str, routing_key: str) -> dict[str, Any]:
-    """A message in the shape in which all brokers' messages are kept, vetted and signed."""
-    body = raw.body
-    properties: dict[str, Any] = {name: raw.properties[name] for name in _KEPT if name in raw.properties}
-    return {
-        "body": body.decode(errors="replace") if isinstance(body, bytes | bytearray | memoryview) else body,
-        "content-type": raw.properties.get("content_type"),
-        "content-encoding": raw.properties.get("content_encoding"),
-        "headers": raw.properties.get("application_headers") or {},
-        "properties": {**properties, "delivery_info": {"exchange": exchange, "routing_key": routing_key}},
-    }
-
-
-def _vet(raw: amqp.Message, queue: str) -> None:
-    """Look whether what came is what a queue of its kind may hold.
-
-    Raises:
-        MessageRefused: it is not.
-    """
-    limit = load().ledger.max_message_bytes
-    if len(raw.body) > limit:
-        raise MessageRefused("message", f"is larger than {limit} bytes")
-    message = _kept(raw, raw.delivery_info["exchange"], raw.delivery_info["routing_key"])
-    if queue.startswith(_EVENTS) or (_ORDERS in queue and _REPLIES not in queue):
-        only_asked = load().worker.orders == "questions"
-        admission.vet_order(message, order=_ORDERS in queue, questions=only_asked)
-        return
-    admission.vet_envelope(message)
-    if _ORDERS in queue:
-        return
-    try:
-        read = orjson.loads(packed := orjson.dumps(message))
-    except (TypeError, ValueError, RecursionError):
-        raise MessageRefused("headers", "hold what is no JSON") from None
-    recording.vet_task(read)
-    raw.properties["application_headers"] = recording.revived(read, packed)["headers"]
-
-
-def _later(headers: Mapping[str, Any]) -> int:
-    """When a message is to be sent that waits for its time, in microseconds; 0 for now."""
-    try:
-        due = datetime.fromisoformat(str(headers.get("eta"))).timestamp()
-    except ValueError:
-        return 0
-    return int(due * MICROSECONDS) if due - time.time() > SHORT_WAIT else 0

@@ -163,3 +163,14 @@ def done_once(stage: Stage, job: Job, text: str) -> None:
     assert eventually(lambda: job.state == "succeeded", 30), (job.record, stage.leftovers(), stage.logs())
     assert stage.effects() == {f"/{text}": 1}
     assert eventually(lambda: stage.leftovers() == NOTHING, 20), (stage.leftovers(), stage.logs())
+
+
+def done_by_an_heir(stage: Stage, point: str, pool: str = "threads", kind: str = "single") -> None:
+    """A worker that is killed at a point of a job leaves it to another, which does it once."""
+    doomed = stage.ready(stage.worker("doomed", pool, dies=point))
+
+    job = submitted("whole", kind)
+    assert died(doomed), stage.logs()
+    stage.ready(stage.worker("heir", pool))
+
+    done_once(stage, job, "whole")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge_tasks.sandbox.faults import Latency
-from tests.chaos.stage import Stage, died, done_once, staged, submitted
+from tests.chaos.stage import Stage, done_by_an_heir, done_once, staged, submitted
 from tests.workers import eventually, orchestrating
 
 IN_WORKER = (
@@ -50,13 +50,7 @@ def stage(tmp_path: Path, inherited: dict[str, str]) -> Iterator[Stage]:
     ],
 )
 def test_a_worker_that_is_killed_leaves_its_job_to_another(stage: Stage, point: str, pool: str) -> None:
-    doomed = stage.ready(stage.worker("doomed", pool, dies=point))
-
-    job = submitted("whole")
-    assert died(doomed), stage.logs()
-    stage.ready(stage.worker("heir", pool))
-
-    done_once(stage, job, "whole")
+    done_by_an_heir(stage, point, pool)
 
 
 @pytest.mark.parametrize("point", IN_CHILD)
@@ -73,13 +67,7 @@ def test_a_pools_child_that_is_killed_leaves_its_job_to_another(stage: Stage, po
     ("point", "pool"), [*((point, "threads") for point in BETWEEN_STEPS), (BETWEEN_STEPS[0], "prefork")]
 )
 def test_a_chain_goes_on_after_its_worker_is_killed_between_two_steps(stage: Stage, point: str, pool: str) -> None:
-    doomed = stage.ready(stage.worker("doomed", pool, dies=point))
-
-    job = submitted("chain", "chain")
-    assert died(doomed), stage.logs()
-    stage.ready(stage.worker("heir", pool))
-
-    done_once(stage, job, "chain")
+    done_by_an_heir(stage, point, pool, "chain")
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bridge_tasks.bridge import Bridge
-from tests.chaos.stage import Stage, died, done_once, submitted
+from tests.chaos.stage import Stage, done_by_an_heir, done_once
 from tests.workers import eventually
 
 IN_SUBMITTER = {
@@ -69,24 +69,12 @@ def test_what_a_submitter_had_on_record_when_it_was_killed_is_done(stage: Stage,
 
 @pytest.mark.parametrize(("point", "pool"), IN_WORKER)
 def test_a_worker_that_is_killed_leaves_its_job_to_another(stage: Stage, point: str, pool: str) -> None:
-    doomed = stage.ready(stage.worker("doomed", pool, dies=point))
-
-    job = submitted("whole")
-    assert died(doomed), stage.logs()
-    stage.ready(stage.worker("heir", pool))
-
-    done_once(stage, job, "whole")
+    done_by_an_heir(stage, point, pool)
 
 
 @pytest.mark.parametrize("point", BETWEEN_STEPS)
 def test_a_chain_goes_on_after_its_worker_is_killed_between_two_steps(stage: Stage, point: str) -> None:
-    doomed = stage.ready(stage.worker("doomed", dies=point))
-
-    job = submitted("chain", "chain")
-    assert died(doomed), stage.logs()
-    stage.ready(stage.worker("heir"))
-
-    done_once(stage, job, "chain")
+    done_by_an_heir(stage, point, kind="chain")
 
 
 def _killed_submitter(stage: Stage, point: str) -> int:
