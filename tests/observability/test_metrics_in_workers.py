@@ -66,10 +66,11 @@ def test_figures_are_exact_whoever_was_killed(stage: Stage) -> None:
     stage.controls.faults.add(Latency(seconds=0.03))
     jobs = [submitted(f"text-{number}", "chain") for number in range(JOBS)]
 
+    victims: set[int] = set()
     for share in (4, 12, 24):
         assert eventually(partial(ended_more_than, share, url))
-        victims = children(prefork)
-        os.kill(victims[0], signal.SIGKILL)
+        victims.add(victim := children(prefork)[0])
+        os.kill(victim, signal.SIGKILL)
         assert promtool("check", "metrics", told=scrape(url).text) == ""
     threads.kill()
     assert eventually(lambda: all(job.state == "succeeded" for job in jobs), 60), stage.logs()
@@ -83,7 +84,8 @@ def test_figures_are_exact_whoever_was_killed(stage: Stage) -> None:
     assert told.value("bridge_fleet_task_runs_total") == sum(record.runs for record in records(stage, jobs))
     assert eventually(lambda: scrape(url).value("bridge_fleet_workers") == 1)
     assert eventually(lambda: list(addresses(stage.server.url)) == ["prefork"])
-    assert children(prefork) != victims
+    # A child that was killed before it had said that it is up, Celery misses when it looks for such: every 5 s.
+    assert eventually(lambda: victims.isdisjoint(children(prefork)))
     # What the dead children counted is there: of the runs that ended, only the other worker's are missing.
     counted = told.sums("bridge_task_duration_seconds_count", "outcome")["succeeded",]
     assert 0 < counted <= told.value("bridge_fleet_task_runs_total")
