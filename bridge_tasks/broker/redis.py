@@ -6,10 +6,11 @@ that comes is let in only if `admission` knows it for one; kombu's own way with 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
-from typing import Any
+from typing import Any, TypeAlias
+from uuid import uuid4
 
 import redis
 from kombu.transport import redis as kombu_redis
@@ -26,6 +27,7 @@ from bridge_tasks.settings import load
 
 _HOLD = Script("hold", keys.__package__)
 _ACKNOWLEDGE = Script("acknowledge", keys.__package__)
+_TAKE = Script("take", keys.__package__)
 
 
 class QoS(kombu_redis.QoS):
@@ -34,29 +36,66 @@ class QoS(kombu_redis.QoS):
     One script for each, where kombu has a transaction: both are on the way of every job.
     """
 
+    done_with: Callable[[str], object] | None = None
+    """Told of what is done with, by its tag, in place of acknowledging it: the worker takes the next as well."""
+
+    _taken = ""
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message before it is worked on; the worker's name goes along, in case Redis forgot it."""
-        told = message.delivery_info
-        held = dumps([message._raw, told["exchange"], told["routing_key"]])  # noqa: SLF001 - as kombu keeps it
-        worker = self.unacked_key.removeprefix(keys.UNACKED) if self.unacked_key.startswith(keys.UNACKED) else ""
-        self._run(_HOLD, delivery_tag, time.time(), held, worker)
+        if delivery_tag != self._taken:
+            told = message.delivery_info
+            held = dumps([message._raw, told["exchange"], told["routing_key"]])  # noqa: SLF001 - as kombu keeps it
+            self._run(_HOLD, (), delivery_tag, time.time(), held, self._worker)
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge, unless the connection was lost: the message was given back then, and is somebody's."""
-        if self.channel.connection is not None:
-            self._run(_ACKNOWLEDGE, delivery_tag)
-            virtual.QoS.ack(self, delivery_tag)
+        if self.channel.connection is None:
+            return
+        virtual.QoS.ack(self, delivery_tag)
+        if self.done_with is None:
+            self.forget(delivery_tag)
+        else:
+            self.done_with(delivery_tag)
 
-    def _run(self, script: Script, *arguments: Any) -> None:
+    def forget(self, delivery_tag: str) -> None:
+        """Hold a message no longer."""
+        self._run(_ACKNOWLEDGE, (), delivery_tag)
+
+    def take(self, done: str, lists: Sequence[str], queues: Sequence[str]) -> tuple[bytes, bytes, str] | None:
+        """Hold a message no longer, and hold the next: in one round trip.
+
+        Args:
+            done: the tag of the one.
+            lists: where to look for the other, in this order.
+            queues: what the queue of each is called.
+
+        Returns:
+            The list, the message, and the tag under which it is held.
+        """
+        self._taken = str(uuid4())
+        answer = self._run(_TAKE, lists, done, time.time(), self._worker, self._taken, *queues)
+        return (*answer, self._taken) if answer else None
+
+    @property
+    def _worker(self) -> str:
+        return self.unacked_key.removeprefix(keys.UNACKED) if self.unacked_key.startswith(keys.UNACKED) else ""
+
+    def _run(self, script: Script, lists: Sequence[str], *arguments: Any) -> Any:
         with self.channel.conn_or_acquire() as client:  # type: ignore[attr-defined] # not in the stubs
-            recording.run_script(client, script, (self.unacked_index_key, self.unacked_key), arguments)
+            names = (self.unacked_index_key, self.unacked_key, *lists)
+            return recording.run_script(client, script, names, arguments)
+
+
+_Ours: TypeAlias = QoS  # in the class, that name is Celery's
 
 
 class Channel(kombu_redis.Channel):
     """A channel whose messages have records."""
 
     QoS = QoS
+    qos: _Ours
     heard_at = 0.0
     """When the queues last answered, if only that there is nothing; the worker's pulse tells."""
     _shared: Any = None
@@ -98,20 +137,43 @@ class Channel(kombu_redis.Channel):
                 raise
             if not answer:
                 raise Empty
-            key, raw = answer
-            queue = key.decode(errors="replace").rsplit(self.sep, 1)[0]
-            self._queue_cycle.rotate(queue)  # type: ignore[attr-defined] # not in the stubs
-            try:
-                message = _admitted(raw, task=not queue.endswith(_REPLIES))
-            except MessageRefused as error:
-                self._refuse(queue, raw, error)
-                return True
-            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu delivers it
+            self._admit(*answer)
             return True
         finally:
             self.heard_at = time.monotonic()  # an error, too: it ends the connection, and so the step that looks
             self._in_poll = None
             self._flush_brpop_reauth()  # type: ignore[attr-defined] # not in the stubs
+
+    def take_next(self, done: str) -> None:
+        """Acknowledge a message, and deliver the next, if one is there and a slot is free for it."""
+        free = not self._in_poll and self.qos.can_consume()
+        queues = self._queue_cycle.consume(len(self.active_queues)) if free else ()  # type: ignore[attr-defined] # not in the stubs
+        asked = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]  # type: ignore[attr-defined] # not in the stubs
+        taken = self.qos.take(done, [name for name, _ in asked], [queue for _, queue in asked])
+        if taken is not None:
+            self.heard_at = time.monotonic()
+            self._admit(*taken)
+
+    def _admit(self, key: bytes, raw: bytes, tag: str | None = None) -> None:
+        """Deliver a message, as kombu does; one that is refused is dropped, and that is told.
+
+        Args:
+            key: the list that it was taken from.
+            raw: what was in it.
+            tag: under which it is held already.
+        """
+        queue = key.decode(errors="replace").rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)  # type: ignore[attr-defined] # not in the stubs
+        try:
+            message = _admitted(raw, task=not queue.endswith(_REPLIES))
+        except MessageRefused as error:
+            self._refuse(queue, raw, error)
+            if tag is not None:
+                self.qos.forget(tag)
+            return
+        if tag is not None:
+            message["properties"]["delivery_tag"] = tag
+        self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu delivers it
 
     def _receive_one(self, c: Any) -> Any:
         """Deliver what comes over a channel; kombu survives what is no JSON, but not what is too deep."""

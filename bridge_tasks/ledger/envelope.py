@@ -63,6 +63,17 @@ class Envelope:
         return name if isinstance(name, str) else None
 
     @property
+    def whole(self) -> bool:
+        """Whether it has the parts that are read and rewritten here."""
+        headers, properties = (self.message.get(name) for name in ("headers", "properties"))
+        return (
+            isinstance(headers, dict)
+            and isinstance(properties, dict)
+            and isinstance(properties.get("delivery_info", {}), dict)
+            and isinstance(properties.get("priority") or 0, int | float)
+        )
+
+    @property
     def lasting(self) -> Mapping[str, Any]:
         """What of it stays the same, however often it is delivered."""
         parts = (self.message.get("headers"), self.message.get("properties"))

@@ -1,5 +1,5 @@
-"""What a worker does besides running tasks: opening, closing, logging, its pulse, pausing, refusing."""
+"""What a worker does besides running tasks: opening, closing, logging, its pulse, pausing, refusing, taking."""
 
-from bridge_tasks.worker import announcing, endings, heart, pausing, reconnecting, refusing, signals
+from bridge_tasks.worker import announcing, endings, heart, pausing, reconnecting, refusing, signals, taking
 
-__all__ = ["announcing", "endings", "heart", "pausing", "reconnecting", "refusing", "signals"]
+__all__ = ["announcing", "endings", "heart", "pausing", "reconnecting", "refusing", "signals", "taking"]

@@ -117,7 +117,8 @@ class Reconciler(Lookout):
         self._watched = {}
 
     def _held(self, key: str) -> set[str]:
-        names = (_held_message(raw)[0].task_id for raw in self._client.hvals(key))
+        messages = map(_held_message, self._client.hvals(key))
+        names = (message[0].task_id for message in messages if message is not None)
         return {name for name in names if name is not None}
 
     def _restore(self, worker: str) -> None:
@@ -133,7 +134,13 @@ class Reconciler(Lookout):
         held = self._client.hgetall(unacked)
         since: Any = dict(self._client.zrange(index, 0, -1, withscores=True))  # type: ignore[arg-type] # pairs
         for tag in sorted(held, key=lambda tag: since.get(tag, 0.0), reverse=True):  # the oldest goes out first
-            envelope, exchange, routing_key = _held_message(held[tag])
+            message = _held_message(held[tag])
+            if message is None:
+                self._client.hdel(unacked, tag)
+                self._client.zrem(index, tag)
+                events.emit(events.MessageDropped(unacked, "message", "was held, and cannot be read", None))
+                continue
+            envelope, exchange, routing_key = message
             queue = self._queue(exchange, routing_key)
             given += self._restored([unacked, index, envelope.queue_key(queue)], tag, envelope)
         if given:
@@ -195,7 +202,14 @@ class Reconciler(Lookout):
             events.emit(events.JobsExpired(count))
 
 
-def _held_message(raw: bytes | str) -> tuple[Envelope, str, str]:
-    """Read what kombu keeps of an unacknowledged message: the message, its exchange, its routing key."""
-    message, exchange, routing_key = orjson.loads(raw)
-    return Envelope(message), str(exchange or ""), str(routing_key)
+def _held_message(raw: bytes | str) -> tuple[Envelope, str, str] | None:
+    """Read what kombu keeps of an unacknowledged message: the message, its exchange, its routing key.
+
+    None for what is no message: a worker that died had taken it, and had not come to refuse it.
+    """
+    try:
+        message, exchange, routing_key = orjson.loads(raw)
+    except (ValueError, TypeError):
+        return None
+    envelope = Envelope(message if isinstance(message, dict) else {})
+    return (envelope, str(exchange or ""), str(routing_key)) if envelope.whole else None

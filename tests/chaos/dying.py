@@ -46,6 +46,10 @@ def _went_well(_: tuple[Any, ...], result: Any) -> bool:
     return bool(result)
 
 
+def _is_held(arguments: tuple[Any, ...], _: Any) -> bool:
+    return len(arguments) > len(("channel", "key", "raw"))
+
+
 def _any(_: tuple[Any, ...], __: Any) -> bool:
     return True
 
@@ -65,6 +69,8 @@ POINTS = {
     "after it was published": Point(redis.Channel, "_put", after=True, seen=_is_ours),
     "between BRPOP and unacked": Point(redis.QoS, "append", after=False),
     "after unacked was written": Point(redis.QoS, "append", after=True),
+    "after the next was taken": Point(redis.QoS, "take", after=True, seen=_went_well),
+    "before what was taken is admitted": Point(redis.Channel, "_admit", after=False, seen=_is_held),
     "after it was claimed": Point(JobLedger, "begin", after=True),
     "before the service is asked": Point(BlockingExchange, "handle_async_request", after=False, seen=_is_stamp),
     "after the service's success": Point(BlockingExchange, "handle_async_request", after=True, seen=_is_stamp),

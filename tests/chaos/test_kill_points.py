@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge_tasks.sandbox.faults import Latency
-from tests.chaos.stage import Stage, done_by_an_heir, done_once, staged, submitted
+from tests.chaos.stage import NOTHING, Stage, died, done_by_an_heir, done_once, staged, submitted
 from tests.workers import eventually, orchestrating
 
 IN_WORKER = (
@@ -51,6 +51,22 @@ def stage(tmp_path: Path, inherited: dict[str, str]) -> Iterator[Stage]:
 )
 def test_a_worker_that_is_killed_leaves_its_job_to_another(stage: Stage, point: str, pool: str) -> None:
     done_by_an_heir(stage, point, pool)
+
+
+@pytest.mark.parametrize("point", ["after the next was taken", "before what was taken is admitted"])
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_that_is_killed_as_it_takes_the_next_message_loses_none(
+    stage: Stage, point: str, pool: str
+) -> None:
+    names = [f"many-{number}" for number in range(12)]
+    jobs = [submitted(name) for name in names]
+    doomed = stage.ready(stage.worker("doomed", pool, dies=point))
+    assert died(doomed), stage.logs()
+    stage.ready(stage.worker("heir", pool))
+
+    assert eventually(lambda: all(job.state == "succeeded" for job in jobs), 60), stage.logs()
+    assert stage.effects() == {f"/{name}": 1 for name in names}
+    assert eventually(lambda: stage.leftovers() == NOTHING, 20), (stage.leftovers(), stage.logs())
 
 
 @pytest.mark.parametrize("point", IN_CHILD)

@@ -82,6 +82,39 @@ def test_what_a_dead_worker_held_goes_back_first_in_line(
     assert desk.waiting() == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "no JSON",
+        "[" * 9999,
+        "[]",
+        "7",
+        '"text"',
+        '["text", "", "q"]',
+        '[{"headers": 1, "properties": {}}, "", "q"]',
+        '[{"headers": {}, "properties": []}, "", "q"]',
+        '[{"headers": {}, "properties": {"delivery_info": []}}, "", "q"]',
+        '[{"headers": {}, "properties": {"priority": "high"}}, "", "q"]',
+    ],
+    ids=lambda raw: raw[:40],
+)
+def test_what_a_dead_worker_held_and_nobody_can_read_is_dropped_and_the_rest_goes_back(
+    raw: str, desk: Desk, reconciler: Reconciler, facts: list[events.Event]
+) -> None:
+    desk.lives("w2")
+    desk.put("a")
+    desk.client.hset(keys.UNACKED + "w2", "tag", raw)
+    desk.client.zadd(keys.UNACKED_INDEX + "w2", {"tag": 0.5})
+    desk.fetch("w2")
+    reconciler.look()
+    assert desk.waiting() == []
+    desk.dies("w2")
+    reconciler.look()
+    assert desk.waiting() == ["a"]
+    assert desk.client.exists(keys.UNACKED + "w2", keys.UNACKED_INDEX + "w2") == 0
+    assert [fact.field for fact in facts if isinstance(fact, events.MessageDropped)] == ["message"]
+
+
 def test_a_job_that_waits_beyond_the_greatest_age_is_a_dead_letter_that_says_so(
     desk_with: Callable[..., Desk], ledger_server: PrivateRedis, facts: list[events.Event]
 ) -> None:

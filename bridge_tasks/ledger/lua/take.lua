@@ -1,0 +1,25 @@
+-- Forgets a message that a worker is done with, and gives it the next one, which it holds from then on: there is no instant
+-- in which the message is nowhere.
+--
+-- KEYS: as in hold.lua, then the lists to take from, in order. ARGV: the tag of the one that is done with, now, the worker's
+-- name or '', the tag under which the next is held, what each list's queue is called. Returns {list, message}, or nothing.
+local tag = ARGV[4]
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+
+local function ending(n) return ',"",' .. cjson.encode(ARGV[2 + n]) .. ']' end
+
+local held = redis.call('HGET', KEYS[2], tag)
+for n = 3, #KEYS do
+  if held and string.sub(held, -#ending(n)) == ending(n) then -- it asks again: the answer did not reach it
+    return {KEYS[n], string.sub(held, 2, -#ending(n) - 1)}
+  end
+  local message = not held and redis.call('LINDEX', KEYS[n], -1)
+  if message then -- popped last: if anything fails before, it is where it was
+    redis.call('ZADD', KEYS[1], ARGV[2], tag)
+    redis.call('HSET', KEYS[2], tag, '[' .. message .. ending(n))
+    if ARGV[3] ~= '' then redis.call('SADD', 'bridge:workers', ARGV[3]) end
+    redis.call('RPOP', KEYS[n])
+    return {KEYS[n], message}
+  end
+end
