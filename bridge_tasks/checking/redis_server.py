@@ -23,6 +23,8 @@ _NOBODY = "bridge:job:nobody"
 _TRIED: Final[Mapping[str, tuple[Any, ...]]] = {
     "EVAL": ("EVAL", "return redis.call('EXISTS', KEYS[1])", 1, _NOBODY),
     "BRPOP": ("BRPOP", "bridge.nobody", 0.05),
+    "LINDEX": ("LINDEX", "bridge.nobody", 0),
+    "RPOP": ("RPOP", "bridge.nobody"),
     "EXISTS (celery-task-meta-*)": ("EXISTS", "celery-task-meta-nobody"),
     "SMEMBERS (_kombu.binding.*)": ("SMEMBERS", "_kombu.binding.nobody"),
     "HVALS (unacked)": ("HVALS", "unacked"),
