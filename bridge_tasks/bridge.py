@@ -27,7 +27,7 @@ from bridge_tasks.models.stamping import ServiceHealth
 from bridge_tasks.resilience.state.circuit_script import Asker
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import Runtime, current
-from bridge_tasks.sending import AT_ONCE, Prepared, carried, prepared, send, send_together
+from bridge_tasks.sending import AT_ONCE, Prepared, batches, carried, prepared, send, send_together
 from bridge_tasks.settings import load
 from bridge_tasks.submissions import address, fresh, in_one_message, planned
 from bridge_tasks.vitals import SystemHealth, look
@@ -171,15 +171,16 @@ class Bridge:
     ) -> Iterator[Job]:
         """Send much work, up to 50 jobs in one round trip to Redis: faster than one by one, and as durable.
 
+        The first goes alone, and twice as many each time: workers begin while the others are prepared.
+
         Gives each job once it is on record, in order. Only what is sent as one message: tasks, and chains that
         begin with one. Of groups and chords, `submit` each.
 
         Raises:
             InvalidRequest, kombu.exceptions.OperationalError: as `submit`; what was given before was sent.
         """
-        remaining = iter(works)
         with correlation.bound(correlation_id or correlation.current() or correlation.ensure()):
-            while some := list(islice(remaining, AT_ONCE)):
+            for some in batches(works):
                 if not load().redis_broker:
                     yield from (self.submit(work, correlation_id=correlation_id, force=force) for work in some)
                     continue

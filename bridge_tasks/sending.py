@@ -4,9 +4,10 @@ Messages that go together are announced together too (`task-sent`, for Flower): 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 from uuid import UUID
 
 import redis
@@ -28,8 +29,10 @@ from bridge_tasks.messages import HEADER, announcing_later
 from bridge_tasks.runtime import current
 from bridge_tasks.submissions import address, fresh, planned, tasks_of
 
+T = TypeVar("T")
+
 AT_ONCE = 50
-"""Jobs that go to Redis in one round trip."""
+"""Jobs that go to Redis in one round trip, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,17 @@ class Prepared:
     correlation_id: str | None
     arguments: tuple[Any, ...]
     announcement: dict[str, Any] | None
+
+
+def batches(works: Iterable[T]) -> Iterator[list[T]]:
+    """Divide work into what goes together: the first alone, then twice as many each time, up to `AT_ONCE`.
+
+    Workers begin with the first while the others are prepared.
+    """
+    remaining, many = iter(works), 1
+    while some := list(islice(remaining, many)):
+        yield some
+        many = min(2 * many, AT_ONCE)
 
 
 def send(work: Signature[Any]) -> None:

@@ -1,6 +1,7 @@
 """A Python program that orchestrates: it submits work, waits for it, changes its mind, and meets failures."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 import redis
 from blake3 import blake3
 from celery import group
+from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
 from bridge_tasks import Bridge, workflows
 from bridge_tasks.errors import ContentUnavailable, InvalidRequest, JobCancelled
 from bridge_tasks.messages import HEADER
 from bridge_tasks.sandbox.redis import PrivateRedis
+from bridge_tasks.sending import batches
 from bridge_tasks.tasks import check_health, generate_hash
 from tests.tasks.sending import inline
 from tests.workers import PATIENCE, Pool, eventually, orchestrating
@@ -59,6 +62,27 @@ def test_tasks_and_chains_that_are_submitted_together_are_jobs_as_if_each_had_be
     assert ended[one]["hash"] == blake3(b"one").hexdigest()
     assert (again.id, again.stands, stands.id, stands.stands) == (one.id, True, alone.id, True)
     assert {job.id for job in bridge.find(correlation_id="together-1")} == {one.id, chained.id}
+
+
+@pytest.mark.usefixtures("prefork")
+def test_the_first_of_much_work_is_on_record_before_the_second_is_prepared() -> None:
+    built: list[str] = []
+
+    def works() -> Iterator[Signature[Any]]:
+        for number in range(4):
+            built.append(f"in turn {number}")
+            yield hashing(built[-1])
+
+    jobs = Bridge().submit_all(works(), force=True)
+    assert next(jobs).record.state in ("waiting", "running", "succeeded")
+    assert built == ["in turn 0"]
+    assert len(list(jobs)) == 3
+
+
+def test_much_work_goes_out_in_ever_larger_parts() -> None:
+    assert [len(some) for some in batches(range(200))] == [1, 2, 4, 8, 16, 32, 50, 50, 37]
+    assert [one for some in batches("abcdefg") for one in some] == list("abcdefg")
+    assert list(batches([])) == []
 
 
 @pytest.mark.usefixtures("prefork")
