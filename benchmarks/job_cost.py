@@ -96,7 +96,7 @@ def _ways() -> dict[str, Submit]:
         return wait
 
     def single(paths: Sequence[Path]) -> Callable[[], None]:
-        return ended(list(bridge.submit_all(workflows.stamp_file_job(path, context=CONTEXT) for path in paths)))
+        return ended(bridge.submit_all(workflows.stamp_file_job(path, context=CONTEXT) for path in paths))
 
     def chain(paths: Sequence[Path]) -> Callable[[], None]:
         return ended([bridge.submit(workflows.stamp_file(path, context=CONTEXT)) for path in paths])

@@ -109,7 +109,7 @@ def _stamp(paths: Sequence[Path]) -> None:
     from bridge_tasks import Bridge, workflows  # noqa: PLC0415 - when the environment says where everything is
 
     bridge = Bridge()
-    jobs = list(bridge.submit_all(workflows.stamp_file_job(path, context="watched") for path in paths))
+    jobs = bridge.submit_all(workflows.stamp_file_job(path, context="watched") for path in paths)
     for ended in bridge.as_completed(jobs, PATIENCE):
         assert ended.error is None, ended  # noqa: S101 - a wrong figure is worse than none
 

@@ -81,7 +81,7 @@ def _ways() -> dict[str, Way]:
         "plain delay": lambda paths: [plain_celery.hash_file.delay(str(path)) for path in paths],
         "our delay": lambda paths: [job.delay() for job in jobs(paths)],
         "submit": lambda paths: [bridge.submit(job) for job in jobs(paths)],
-        "submit_all": lambda paths: list(bridge.submit_all(jobs(paths))),
+        "submit_all": lambda paths: bridge.submit_all(jobs(paths)),
         "a run": lambda paths: bridge.submit(workflows.stamp_files(paths, context=CONTEXT)),
     }
 

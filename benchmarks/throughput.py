@@ -81,12 +81,12 @@ def _ways() -> dict[str, tuple[Way, bool]]:
             result.get(timeout=PATIENCE)
 
     def chain(paths: Sequence[Path]) -> None:
-        _all(bridge, list(bridge.submit_all(workflows.stamp_file(path, context=CONTEXT) for path in paths)))
+        _all(bridge, bridge.submit_all(workflows.stamp_file(path, context=CONTEXT) for path in paths))
 
     def one_message(hashing: Any) -> Way:
         def run(paths: Sequence[Path]) -> None:
             jobs = (workflows.stamp_file_job(path, context=CONTEXT, hashing=hashing) for path in paths)
-            _all(bridge, list(bridge.submit_all(jobs)))
+            _all(bridge, bridge.submit_all(jobs))
 
         return run
 

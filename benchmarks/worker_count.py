@@ -56,7 +56,7 @@ def _all_done(stage: Stage, files: int) -> None:
 
     bridge = Bridge()
     paths = harness.new_files(stage.directory, files)
-    jobs = list(bridge.submit_all(workflows.stamp_file_job(path, context=CONTEXT) for path in paths))
+    jobs = bridge.submit_all(workflows.stamp_file_job(path, context=CONTEXT) for path in paths)
     for ended in bridge.as_completed(jobs, PATIENCE):
         assert ended.error is None, ended  # noqa: S101 - a wrong figure is worse than none
 

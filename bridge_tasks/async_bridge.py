@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
@@ -68,7 +69,7 @@ class AsyncJob:
             try:
                 async with asyncio.timeout(timeout):
                     outcome = await mine.arrivals.outcome(self.id)
-                    whole = await _retried(lambda: mine.ledger.all_of_it(self.parts, outcome))
+                    whole = await _retried(lambda: mine.ledger.all_of_it(self.id, self.parts, outcome))
             except TimeoutError:
                 raise TimeoutError(f"job {self.id} has not ended after {timeout} s") from None
         if whole.error is not None:
@@ -281,7 +282,7 @@ class AsyncBridge:
                         raise TimeoutError(f"{len(waiting)} jobs have not ended after {timeout} s") from None
                     job = waiting.pop(name)
                     outcome = future.result()
-                    whole = await _retried(lambda job=job, it=outcome: mine.ledger.all_of_it(job.parts, it))  # type: ignore[misc]
+                    whole = await _retried(partial(mine.ledger.all_of_it, job.id, job.parts, outcome))
                     yield AsyncEnded(job, whole.result, whole.error)
             finally:
                 for name, future in futures.items():

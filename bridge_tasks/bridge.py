@@ -168,24 +168,28 @@ class Bridge:
 
     def submit_all(
         self, works: Iterable[Signature[Any]], *, correlation_id: UUID | str | None = None, force: bool = False
-    ) -> Iterator[Job]:
+    ) -> list[Job]:
         """Send much work, up to 50 jobs in one round trip to Redis: faster than one by one, and as durable.
 
-        The first goes alone, and twice as many each time: workers begin while the others are prepared.
+        The first goes alone, and twice as many each time: workers begin while the others are prepared. Only what
+        is sent as one message: tasks, and chains that begin with one. Of groups and chords, `submit` each.
 
-        Gives each job once it is on record, in order. Only what is sent as one message: tasks, and chains that
-        begin with one. Of groups and chords, `submit` each.
+        Returns:
+            The jobs, in order, when all are on record.
 
         Raises:
-            InvalidRequest, kombu.exceptions.OperationalError: as `submit`; what was given before was sent.
+            InvalidRequest, kombu.exceptions.OperationalError: as `submit`. What came before was sent, and stands:
+                submit all again, and nothing is done twice.
         """
+        jobs: list[Job] = []
         with correlation.bound(correlation_id or correlation.current() or correlation.ensure()):
             for some in batches(works):
-                if not load().redis_broker:
-                    yield from (self.submit(work, correlation_id=correlation_id, force=force) for work in some)
-                    continue
-                ready = [prepared(work, correlation_id=correlation_id, force=force) for work in some]
-                yield from self._sent_together(ready)
+                if load().redis_broker:
+                    ready = [prepared(work, correlation_id=correlation_id, force=force) for work in some]
+                    jobs += self._sent_together(ready)
+                else:
+                    jobs += (self.submit(work, correlation_id=correlation_id, force=force) for work in some)
+        return jobs
 
     def submit_each(
         self, works: Sequence[tuple[Signature[Any], str | None, bool]], carriers: Iterable[tracing.Carrier] = ()
@@ -288,7 +292,7 @@ class Bridge:
         runtime = current()
         for name, outcome in outcomes_of(runtime.ledger_redis, runtime.ledger, waiting, timeout):
             job = waiting[name]
-            whole = runtime.run(runtime.ledger.all_of_it(job.parts, outcome))
+            whole = runtime.run(runtime.ledger.all_of_it(job.id, job.parts, outcome))
             yield Ended(job, whole.result, whole.error)
 
 

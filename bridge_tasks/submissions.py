@@ -29,7 +29,15 @@ _OF_ONE_SENDING = ("task_id", "group_id", "group_index", "chord", "root_id", "pa
 
 
 def fresh(work: Signature[Any]) -> Signature[Any]:
-    """Return a copy without ids: one signature may be submitted many times, each time as another job."""
+    """Return a copy without ids: one signature may be submitted many times, each time as another job.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if not isinstance(work, Signature):
+        raise InvalidRequest(
+            "work", f"is a {type(work).__name__}: submit a task's `.s(…)`, a canvas, or what workflows build"
+        )
     if type(work) is Signature and not any(map(work.options.get, _CALLBACKS)):
         # Without a deep copy: this is on the way of every job.
         options = {name: value for name, value in work.options.items() if name not in _OF_ONE_SENDING}
@@ -72,8 +80,9 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
         raise InvalidRequest("work", "is an empty canvas")
     key = idempotency_key(_shape(work))
     parts = tuple(_ends(_named(work)))
-    job = parts[0] if len(parts) == 1 else str(uuid4())
-    mark(work, job, job if len(parts) == 1 else None)
+    alone = len(parts) == 1 and not isinstance(work, group)  # a group of one has a list of one, as Celery's
+    job = parts[0] if alone else str(uuid4())
+    mark(work, job, job if alone else None)
     steps = steps_of(work)
     contents = [task.kwargs.get("content") for task in tasks]
     return Submission(
@@ -85,7 +94,7 @@ def planned(work: Signature[Any], *, force: bool = False) -> Submission:
         title=_title(work),
         whole=not isinstance(_first(work), group | chord),
         file=next((file_digest(path) for path in map(_path, contents) if path), ""),
-        steps=steps if len(steps) > 1 else (),
+        steps=steps if len(steps) > 1 or not alone else (),
     )
 
 
@@ -251,10 +260,10 @@ def _one_end(work: Signature[Any]) -> str:
 
 def _title(work: Signature[Any]) -> str:
     names = [str(task.task).removeprefix("bridge.") for task in tasks_of(work)]
-    if len(names) == 1:
+    if len(names) == 1 and not isinstance(work, group):
         return str(next(tasks_of(work)).task)
     kind = "group" if isinstance(work, group) else "chord" if isinstance(work, chord) else "chain"
-    shown = " | ".join(names[:4]) if kind == "chain" else f"{len(names)} tasks"
+    shown = " | ".join(names[:4]) if kind == "chain" else f"{len(names)} tasks" if len(names) > 1 else names[0]
     return f"{kind}: {shown}{' | …' if kind == 'chain' and len(names) > 4 else ''}"  # noqa: PLR2004 - a screen's width
 
 

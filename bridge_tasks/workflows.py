@@ -11,7 +11,7 @@ from uuid import UUID
 
 from celery import chain
 from celery.canvas import Signature
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bridge_tasks import correlation
 from bridge_tasks.chunking import CHUNK_BYTES, CHUNK_FILES, BulkRun, Source
@@ -106,6 +106,8 @@ def stamp_files(
         InvalidRequest: an argument is wrong; `field` and `reason` say which and why. (A file that is refused is an
             outcome of the run, and holds nobody up.)
     """
+    if isinstance(sources, str | os.PathLike | BaseModel):
+        raise InvalidRequest("sources", "is one source: give a list of them")
     about = context if isinstance(context, str) else "…"
     sample = InlineContent.of(b"")
     request = stamp_request(

@@ -167,9 +167,17 @@ def worker(
 
     Arguments after -- are those of `celery worker`.
     """
+    import os
+
     from bridge_tasks.app import app as celery
 
-    options = {"--pool": pool, "--concurrency": concurrency, "--loglevel": loglevel}
+    # Celery calls every worker of a machine the same; a name that is given comes later, and wins.
+    options = {
+        "--hostname": f"worker-{os.getpid()}@%h",
+        "--pool": pool,
+        "--concurrency": concurrency,
+        "--loglevel": loglevel,
+    }
     given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
     celery.worker_main(["worker", *given, *(arguments or ())])
 

@@ -98,6 +98,8 @@ def root_of(real: Path, settings: ContentSettings) -> Path:
     for root in map(Path, settings.roots):
         if real.is_relative_to(root):
             return root
+    if not settings.roots:
+        raise InvalidRequest("content.path", "is nowhere that jobs may read: BRIDGE_CONTENT__ROOTS is empty here")
     raise InvalidRequest("content.path", "is outside the allowed roots (BRIDGE_CONTENT__ROOTS)")
 
 

@@ -176,14 +176,15 @@ class JobLedger:
                     known[name] = Outcome.loads(state, outcome)  # type: ignore[arg-type] # our scripts' words
         return known
 
-    async def all_of_it(self, parts: Sequence[str], outcome: Outcome) -> Outcome:
-        """Return a job's outcome with all that it came to: that of a job of several parts has the list of theirs.
+    async def all_of_it(self, name: str, parts: Sequence[str], outcome: Outcome) -> Outcome:
+        """Return a job's outcome with all that it came to: that of a group has the list of its members'.
 
         Args:
+            name: the job's id; that of the task that ends it, unless it is a group.
             parts: the ids of the tasks that end it.
             outcome: as `watch` tells it.
         """
-        if outcome.error is not None or len(parts) <= 1:
+        if outcome.error is not None or tuple(parts) in ((), (name,)):
             return outcome
         known = await self.watch(parts, "")
         ends = [known.get(part) for part in parts]

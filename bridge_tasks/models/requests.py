@@ -59,7 +59,10 @@ class TaskRequest(Frozen):
             InvalidRequest: this task has no use for it (chain it with `.si()`).
         """
         del previous, given
-        raise InvalidRequest("previous", "this task takes nothing from the step before: chain it with .si()")
+        raise InvalidRequest(
+            "previous",
+            "this task takes nothing from the step before: chain it with .si(), and give arguments by name",
+        )
 
     def contents(self) -> Iterator[tuple[str, ContentRef]]:
         """Give all content that this request refers to, each after the path of what holds it (`items.3.`)."""

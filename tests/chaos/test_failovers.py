@@ -160,7 +160,7 @@ def test_a_submission_and_a_claim_wait_for_a_replica_and_nothing_else_does(
     jobs = [submitted(f"text {number}", "chain") for number in range(3)]
     assert waits(server) - began == 3, "one for each submission"
 
-    list(Bridge().submit_all(workflows.stamp_file_job(path, context="all") for path in _files(stage.directory)))
+    Bridge().submit_all(workflows.stamp_file_job(path, context="all") for path in _files(stage.directory))
     assert waits(server) - began == 4, "one for all that go together"
 
     stage.ready(stage.worker("one"))

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -192,8 +193,9 @@ def test_the_sandbox_runs_in_the_foreground_until_it_is_told_to_end(tmp_path: Pa
     assert ended.status == 0
 
 
-def test_the_worker_passes_arguments_on_to_celery(tmp_path: Path) -> None:
-    options = ("--pool", "solo", "--", "--hostname", "second@%h", "--without-mingle")
+@pytest.mark.parametrize(("named", "name"), [(("--hostname", "second@%h"), "second"), ((), r"worker-\d+")])
+def test_the_worker_passes_arguments_on_to_celery(named: tuple[str, ...], name: str, tmp_path: Path) -> None:
+    options = ("--pool", "solo", "--", *named, "--without-mingle")
     with PrivateRedis() as redis:
         extra = {"BRIDGE_REDIS_URL": redis.url}
         with start("worker", *options, cwd=tmp_path, extra=extra) as process:
@@ -203,6 +205,6 @@ def test_the_worker_passes_arguments_on_to_celery(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             ended = finish(process)
     assert ready
-    assert [name.split("@")[0] for name in names] == ["second"]
+    assert [re.fullmatch(name, told.split("@")[0]) is not None for told in names] == [True], names
     assert ended.status == 0
     assert "bridge.bulk" in ended.out

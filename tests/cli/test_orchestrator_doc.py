@@ -29,6 +29,7 @@ with TestClient(app) as http:
     assert http.get("/stamps/nobody").status_code == 404
     assert http.post("/stamps", json={"path": "/etc/passwd", "context": "x"}).status_code == 422
     assert http.delete(f"/stamps/{name}").json() == {"cancelled": False}
+    assert http.delete("/stamps/nobody").status_code == 404
     health = http.get("/health")
     assert (health.status_code, health.json()["healthy"]) == (200, True), health.text
 print("well")

@@ -20,15 +20,17 @@ async def test_jobs_of_every_kind_are_awaited_together(prefork: Pool, documents:
         generate_hash.s(content=inline("a")),
         workflows.stamp_file(page, context="c", correlation_id="together"),
         group(generate_hash.s(content=inline(text)) for text in ("b", "bb")),
+        group([generate_hash.s(content=inline("bbb"))]),
         chord([generate_hash.s(content=inline("c")), generate_hash.s(content=inline("cc"))], check_health.si()),
     ]
     async with AsyncBridge() as bridge, asyncio.timeout(PATIENCE):
         jobs = await asyncio.gather(*(bridge.submit(work, correlation_id="together") for work in works))
-        hashed, stamped, both, healthy = await asyncio.gather(*jobs)
+        hashed, stamped, both, (only,), healthy = await asyncio.gather(*jobs)
 
         assert hashed["file_size_bytes"] == 1
         assert stamped["path"] == str(page)
         assert [each["file_size_bytes"] for each in both] == [1, 2]
+        assert only["file_size_bytes"] == 3
         assert healthy["metadata"]["healthy"]
         assert {await job.state() for job in jobs} == {"succeeded"}
         assert {job.id for job in await bridge.find(correlation_id="together")} == {job.id for job in jobs}

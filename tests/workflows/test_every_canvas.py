@@ -132,6 +132,8 @@ FORMS: dict[str, tuple[int, Build]] = {
     "a task": (1, lambda step: step(0)),
     "a chain": (3, lambda step: chain(step(0), step(1), step(2))),
     "a chain of one": (1, lambda step: chain(step(0))),
+    "a group of one": (1, lambda step: group(step(0))),
+    "a group of one chain": (2, lambda step: group(step(0) | step(1))),
     "a group": (3, lambda step: group(step(0), step(1), step(2))),
     "a group of chains": (4, lambda step: group(step(0) | step(1), step(2) | step(3))),
     "a group in a group": (3, lambda step: group(group(step(0), step(1)), step(2))),

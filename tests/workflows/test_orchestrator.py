@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from bridge_tasks import Bridge, workflows
 from bridge_tasks.errors import ContentUnavailable, InvalidRequest, JobCancelled
 from bridge_tasks.messages import HEADER
+from bridge_tasks.models.content import InlineContent
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.sending import batches
 from bridge_tasks.tasks import check_health, generate_hash
@@ -66,17 +67,15 @@ def test_tasks_and_chains_that_are_submitted_together_are_jobs_as_if_each_had_be
 
 @pytest.mark.usefixtures("prefork")
 def test_the_first_of_much_work_is_on_record_before_the_second_is_prepared() -> None:
-    built: list[str] = []
+    bridge, known = Bridge(), []
 
     def works() -> Iterator[Signature[Any]]:
         for number in range(4):
-            built.append(f"in turn {number}")
-            yield hashing(built[-1])
+            known.append(len(bridge.find(correlation_id="in-turn")))
+            yield hashing(f"in turn {number}")
 
-    jobs = Bridge().submit_all(works(), force=True)
-    assert next(jobs).record.state in ("waiting", "running", "succeeded")
-    assert built == ["in turn 0"]
-    assert len(list(jobs)) == 3
+    assert len(bridge.submit_all(works(), correlation_id="in-turn", force=True)) == 4
+    assert known == [0, 1, 1, 3]
 
 
 def test_much_work_goes_out_in_ever_larger_parts() -> None:
@@ -97,13 +96,29 @@ def test_the_id_that_is_submitted_with_is_every_step_s_whatever_was_built_into_t
     assert {step.options["headers"][HEADER] for step in work.tasks} == {"the-builder-s"}, "the work is a copy's"
 
 
+@pytest.mark.parametrize(
+    "work",
+    ["README.md", None, [hashing("listed")], workflows.stamp_files, 7],
+    ids=lambda work: type(work).__name__,
+)
+def test_what_is_no_work_is_refused_and_told_what_would_be(work: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"work: is a .*: submit a task's"):
+        Bridge().submit(work)
+    with pytest.raises(InvalidRequest, match=r"work: is a .*: submit a task's"):
+        Bridge().submit_all([work])
+
+
+@pytest.mark.parametrize("sources", ["README.md", Path("README.md"), InlineContent.of(b"text")])
+def test_one_source_is_no_run_of_many(sources: Any) -> None:
+    with pytest.raises(InvalidRequest, match="sources: is one source: give a list of them"):
+        workflows.stamp_files(sources, context="c")
+
+
 @pytest.mark.usefixtures("prefork")
 def test_what_begins_with_several_messages_is_refused_among_others_and_nothing_of_it_is_sent() -> None:
     bridge = Bridge()
     with pytest.raises(InvalidRequest, match="submit it by itself"):
-        list(
-            bridge.submit_all([group(hashing("left"), hashing("right"))], correlation_id="together-2"),
-        )
+        bridge.submit_all([group(hashing("left"), hashing("right"))], correlation_id="together-2")
     assert bridge.find(correlation_id="together-2") == []
 
 
@@ -177,6 +192,16 @@ def test_a_group_is_one_job_whose_result_is_the_list_of_its_members(prefork: Poo
     assert [each["file_size_bytes"] for each in results[job]] == [1, 2, 3]
     assert job.state == "succeeded"
     assert len(prefork.sandbox.asked(path="/hash")) == 4
+
+
+@pytest.mark.usefixtures("prefork")
+def test_a_group_of_one_is_a_group() -> None:
+    bridge = Bridge()
+    (only,) = bridge.submit(group([hashing("only one")])).result(PATIENCE)
+    assert only["file_size_bytes"] == 8
+    (again,) = bridge.submit(group([hashing("only one")])).result(PATIENCE)
+    assert again == only, "the group stands"
+    assert bridge.submit(hashing("only one")).result(PATIENCE)["hash"] == only["hash"]
 
 
 def test_without_redis_submitting_fails_soon_and_clearly_and_works_again_with_it() -> None:

@@ -43,7 +43,7 @@ if submitted then
   if ARGV[20] ~= '' then redis.call('HSET', record(submitted), 'title', title, 'steps', ARGV[20]) end
   redis.call('EXPIRE', record(submitted), keep)
   local members = cjson.decode(parts)
-  if #members > 1 then
+  if #members > 1 or members[1] ~= submitted then
     for _, member in ipairs(members) do redis.call('SADD', 'bridge:left:' .. submitted, member) end
     redis.call('EXPIRE', 'bridge:left:' .. submitted, keep)
   end
