@@ -1,7 +1,10 @@
 """What to do about a job, in one line: the same words in `status`, `dead show` and wherever a job is told of."""
 
+import httpx
+
 from bridge_tasks.errors import (
     BridgeError,
+    ClientError,
     ContentUnavailable,
     InvalidRequest,
     JobCancelled,
@@ -28,12 +31,13 @@ def about_failure(error: BridgeError, letter: DeadLetter | None) -> str:
         why = "a chord's member cannot be replayed alone" if joined else "there is no message left to replay"
         return f"{why}: submit the job again"
     replay = f"bridge-tasks dead replay {letter.record.id}"
-    if isinstance(error, InvalidRequest | ContentUnavailable):
-        return f"put right what it says, and submit it again (or, if nothing in the job changes: {replay})"
     if isinstance(error, JobExpired):
         return f"see that workers keep up (bridge-tasks health), then: {replay}"
     if isinstance(error, ServiceUnavailableError):
         return f"once the service is well (bridge-tasks health): {replay}"
+    refused = isinstance(error, ClientError) and httpx.codes.is_client_error(error.status or 0)
+    if refused or isinstance(error, InvalidRequest | ContentUnavailable):
+        return f"put right what it says, and submit it again (or, if nothing in the job changes: {replay})"
     return f"see the workers' log for its correlation id, then: {replay}"
 
 
