@@ -41,12 +41,27 @@ class QoS(kombu_redis.QoS):
 
     _taken = ""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._session = str(uuid4())
+
+    def begin_session(self) -> None:
+        """Have this be the connection over which the worker takes messages.
+
+        Whatever it asked for over another, and was too impatient to hear of, takes nothing any more: nobody would
+        know that it is held.
+        """
+        if self._worker:
+            with self.channel.conn_or_acquire() as client:  # type: ignore[attr-defined] # not in the stubs
+                client.set(keys.SESSION + self._worker, self._session)
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message before it is worked on; the worker's name goes along, in case Redis forgot it."""
         if delivery_tag != self._taken:
             told = message.delivery_info
             held = dumps([message._raw, told["exchange"], told["routing_key"]])  # noqa: SLF001 - as kombu keeps it
-            self._run(_HOLD, (), delivery_tag, time.time(), held, self._worker)
+            if not self._run(_HOLD, (), delivery_tag, time.time(), held, self._worker, self._session):
+                raise redis.ConnectionError("the worker is connected anew")
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -75,7 +90,8 @@ class QoS(kombu_redis.QoS):
             The list, the message, and the tag under which it is held.
         """
         self._taken = str(uuid4())
-        answer = self._run(_TAKE, lists, done, time.time(), self._worker, self._taken, *queues)
+        told = (done, time.time(), self._worker, self._session, self._taken, *queues)
+        answer = self._run(_TAKE, lists, *told)
         return (*answer, self._taken) if answer else None
 
     @property
@@ -144,8 +160,8 @@ class Channel(kombu_redis.Channel):
             self._in_poll = None
             self._flush_brpop_reauth()  # type: ignore[attr-defined] # not in the stubs
 
-    def take_next(self, done: str) -> None:
-        """Acknowledge a message, and deliver the next, if one is there and a slot is free for it."""
+    def take_next(self, done: str) -> bool:
+        """Acknowledge a message, and deliver the next, if one is there and a slot is free for it: whether so."""
         free = not self._in_poll and self.qos.can_consume()
         queues = self._queue_cycle.consume(len(self.active_queues)) if free else ()  # type: ignore[attr-defined] # not in the stubs
         asked = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]  # type: ignore[attr-defined] # not in the stubs
@@ -153,6 +169,7 @@ class Channel(kombu_redis.Channel):
         if taken is not None:
             self.heard_at = time.monotonic()
             self._admit(*taken)
+        return taken is not None
 
     def _admit(self, key: bytes, raw: bytes, tag: str | None = None) -> None:
         """Deliver a message, as kombu does; one that is refused is dropped, and that is told.

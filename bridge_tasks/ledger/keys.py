@@ -28,6 +28,8 @@ UNACKED: Final = "bridge:unacked:"
 UNACKED_INDEX: Final = "bridge:unacked_index:"
 UNACKED_MUTEX: Final = "bridge:unacked_mutex:"
 """Each worker keeps what it has not acknowledged apart, so that it can be told whose it is."""
+SESSION: Final = "bridge:session:"
+"""Over which of its connections a worker takes messages; what it asked over another and comes late takes none."""
 
 _DIGEST_CHARS = 32
 """128 bits: two of 10^12 jobs meet by chance once in 10^14 such ledgers."""

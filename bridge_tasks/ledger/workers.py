@@ -93,6 +93,7 @@ class Workers:
         """Drop a worker that holds nothing any more."""
         await self._client.execute_command("SREM", keys.WORKERS, name)
         await self._client.execute_command("HDEL", keys.METRICS, name)
+        await self._client.execute_command("DEL", keys.SESSION + name)
 
 
 def _text(value: bytes | str) -> str:

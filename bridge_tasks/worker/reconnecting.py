@@ -9,6 +9,7 @@ from typing import Any
 from celery import bootsteps
 
 from bridge_tasks.app import app
+from bridge_tasks.broker.redis import Channel
 from bridge_tasks.worker import signals
 
 
@@ -18,8 +19,10 @@ class GiveBack(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        """Give back; the first time, there is nothing, and nobody to do it."""
-        del parent
+        """Give back, once nothing can be added to it; the first time, there is nothing, and nobody to do it."""
+        channel = parent.task_consumer.channel
+        if isinstance(channel, Channel):
+            channel.qos.begin_session()
         signals.give_back()
 
 

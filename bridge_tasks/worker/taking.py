@@ -10,9 +10,13 @@ from typing import Any, NoReturn
 
 import redis
 from celery import bootsteps
+from celery.worker import state
 
 from bridge_tasks.app import app
 from bridge_tasks.broker.redis import Channel
+
+AT_ONCE = 0.001
+"""Seconds. What is due at once, the loop does before it waits."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +47,19 @@ class Taking(bootsteps.StartStopStep):
 
 def _take(parent: Any, channel: Channel, done: str) -> None:
     """Take the next. Celery, which calls this to acknowledge, would only log that the connection is lost."""
+    reserved = len(state.reserved_requests)
     try:
-        channel.take_next(done)
+        if channel.take_next(done) and len(state.reserved_requests) <= reserved:
+            # It is over already (it had expired, say): the loop, which would wait now, has that to acknowledge.
+            parent.hub.call_later(AT_ONCE, _look_up)
     except redis.ResponseError as error:
         _log.warning("the next message could not be taken: %s", type(error).__name__)
     except Exception as error:  # noqa: BLE001 - the loop knows what ends a connection, and what ends the worker
         parent.call_soon(_fail, error)
+
+
+def _look_up() -> None:
+    """Do nothing: that the loop has come back is all that is wanted."""
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -79,14 +79,14 @@ class Stage:
         return {one["file_path"]: one["times"] for one in effects_of(self.metadata).files()}
 
     def worker(
-        self, name: str, pool: str = "threads", *, dies: str | None = None, alone: bool = False
+        self, name: str, pool: str = "threads", *, dies: str | None = None, alone: bool = False, slots: int = 2
     ) -> LocalProcess:
         """A worker, not started; it dies at the point `dies`, with its children unless `alone`."""
         told = {"CHAOS_POINT": dies, "CHAOS_MARK": str(self.directory / f"{name}.died")} if dies else {}
         victim = {"CHAOS_VICTIM": "process" if alone else "group"}
         command = [sys.executable, "-m", "celery", "-A", "bridge_tasks.app", "worker", "-I", "tests.chaos.dying"]
         process = LocalProcess(
-            [*command, "-P", pool, "-c", "2", "-n", f"{name}@%h", "--without-mingle", "--without-gossip"],
+            [*command, "-P", pool, "-c", str(slots), "-n", f"{name}@%h", "--without-mingle", "--without-gossip"],
             directory=self.directory,
             name=name,
             environment={**self.environment, **told, **victim},

@@ -13,11 +13,14 @@ from kombu import Connection
 from bridge_tasks import events
 from bridge_tasks.broker.recording import run_script
 from bridge_tasks.broker.redis import _TAKE, Channel
+from bridge_tasks.driver import BlockingRedis
 from bridge_tasks.ledger import keys
 from bridge_tasks.ledger.envelope import queue_keys
+from bridge_tasks.ledger.workers import Workers
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.worker.reconciler import _held_message
 from tests.ledger.conftest import QUEUE
+from tests.never_suspending import finished
 from tests.tasks.hostile import message
 
 OTHER = "bridge.onextree"
@@ -148,12 +151,36 @@ def test_priorities_are_kept_and_the_queues_come_in_turn(consumer: Consumer) -> 
 def test_who_asks_again_is_given_the_same_message(consumer: Consumer) -> None:
     consumer.put("a", "b")
     names = (keys.UNACKED_INDEX + WORKER, keys.UNACKED + WORKER, OTHER, QUEUE)
-    arguments = ("done", 1.0, WORKER, "tag", OTHER, QUEUE)
+    arguments = ("done", 1.0, WORKER, "session", "tag", OTHER, QUEUE)
     said = [run_script(consumer.client, _TAKE, names, arguments) for _ in range(2)]
     assert said[0] == said[1]
     assert said[0][0] == QUEUE.encode()
     assert consumer.held() == ["a"]
     assert consumer.client.llen(QUEUE) == 1
+
+
+def test_what_was_asked_over_a_connection_before_and_comes_late_takes_nothing(consumer: Consumer) -> None:
+    consumer.put("a", "b")
+    message = consumer.first()
+    with consumer.connection.clone() as anew:
+        cast("Channel", anew.channel()).qos.begin_session()
+    message.ack()
+    assert consumer.names() == ["a"]
+    assert consumer.held() == []
+    assert consumer.client.llen(QUEUE) == 1
+    with pytest.raises(redis.ConnectionError, match="connected anew"):
+        consumer.first()
+    assert consumer.held() == []
+    consumer.channel.qos.begin_session()
+    consumer.put("c")
+    consumer.first().ack()
+    assert consumer.names() == ["a", "c"]
+
+
+def test_a_worker_that_is_forgotten_leaves_no_session(consumer: Consumer) -> None:
+    consumer.channel.qos.begin_session()
+    finished(Workers(BlockingRedis(consumer.client)).forget(WORKER))
+    assert consumer.client.keys("bridge:session:*") == []
 
 
 def test_a_full_redis_loses_no_message(consumer: Consumer) -> None:

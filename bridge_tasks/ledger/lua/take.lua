@@ -2,12 +2,14 @@
 -- in which the message is nowhere.
 --
 -- KEYS: as in hold.lua, then the lists to take from, in order. ARGV: the tag of the one that is done with, now, the worker's
--- name or '', the tag under which the next is held, what each list's queue is called. Returns {list, message}, or nothing.
-local tag = ARGV[4]
+-- name or '', its session, the tag under which the next is held, what each list's queue is called.
+-- Returns {list, message}, or nothing: so, too, if the worker has another session by now.
+local worker, session, tag = ARGV[3], ARGV[4], ARGV[5]
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
+if worker ~= '' and (redis.call('GET', 'bridge:session:' .. worker) or session) ~= session then return end
 
-local function ending(n) return ',"",' .. cjson.encode(ARGV[2 + n]) .. ']' end
+local function ending(n) return ',"",' .. cjson.encode(ARGV[3 + n]) .. ']' end
 
 local held = redis.call('HGET', KEYS[2], tag)
 for n = 3, #KEYS do
@@ -18,7 +20,7 @@ for n = 3, #KEYS do
   if message then -- popped last: if anything fails before, it is where it was
     redis.call('ZADD', KEYS[1], ARGV[2], tag)
     redis.call('HSET', KEYS[2], tag, '[' .. message .. ending(n))
-    if ARGV[3] ~= '' then redis.call('SADD', 'bridge:workers', ARGV[3]) end
+    if worker ~= '' then redis.call('SADD', 'bridge:workers', worker) end
     redis.call('RPOP', KEYS[n])
     return {KEYS[n], message}
   end
