@@ -224,7 +224,7 @@ def _are_signatures(told: Any) -> bool:
 def _is_delivery(told: Any) -> bool:
     """Whether it says where a message goes back to if its worker dies: a queue, and no other key of Redis."""
     return isinstance(told, dict) and all(
-        _is_short(told.get(name)) and not str(told.get(name)).startswith(_NO_QUEUES)
+        name in told and _is_short(told[name]) and not str(told[name]).startswith(_NO_QUEUES)
         for name in ("exchange", "routing_key")
     )
 

@@ -153,6 +153,11 @@ TABLE = (
     Hostile("headers that are a text", _part("headers", SECRET), "headers"),
     Hostile("headers that are null", _part("headers", None), "headers"),
     Hostile("a body that is an object", _part("body", {"a": 1}), "body"),
+    Hostile(
+        "half a word where it was sent to",
+        _property("delivery_info", {"routing_key": "bridge.metadata"}),
+        "properties.delivery_info",
+    ),
     Hostile("no word where it was sent to", _property("delivery_info", None), "properties.delivery_info"),
     Hostile("a delivery tag that is an object", _property("delivery_tag", {}), "properties.delivery_tag"),
     Hostile("an encoding that kombu lacks", _property("body_encoding", "uu"), "properties.body_encoding"),
