@@ -55,7 +55,7 @@ def stamp(options: RunOptions, own: StampOptions) -> int:
     told = submit_and_watch(options, own)
     if told is None:
         return 1
-    unsent = told.total > told.progress.total
+    unsent = told.total > told.progress.total or told.progress.unsealed
     if own.detach and not told.interrupted and not unsent:
         return _detach(told, manner)
     return conclude(told, manner, resume=_resume_command(told.run, options, own) if unsent else None)
@@ -79,13 +79,15 @@ def submit_and_watch(options: RunOptions, own: StampOptions) -> Told | None:
                 watching.submit_and_follow(plan)
         if watching.run is None:
             raise KeyboardInterrupt
+        progress, away = watching.follower.standing(watching.run)
         return Told(
             watching.run,
-            watching.run.progress(),
+            progress,
             Names(options.paths),
             expected,
             round(time.monotonic() - began, 3),
             interrupted=watching.interrupted,
+            away=away,
         )
 
 
@@ -124,7 +126,7 @@ class _Watching:
         self._resume = own.resume
         self._detach = own.detach
         self._ends = None if options.timeout is None else time.monotonic() + options.timeout
-        self._follower = Follower(shown, expected)
+        self.follower = Follower(shown, expected)
         self._looked = 0.0
 
     def submit_and_follow(self, plan: BulkRun) -> None:
@@ -132,7 +134,7 @@ class _Watching:
             run = runs.submit(plan, resume=self._resume, on_chunk=self._submitted)
             self._bars.hide(_SUBMITTING)
             if not self._detach:
-                self._follower.follow(run, None if self._ends is None else max(0.0, self._ends - time.monotonic()))
+                self.follower.follow(run, None if self._ends is None else max(0.0, self._ends - time.monotonic()))
         except KeyboardInterrupt:
             self.interrupted = True
         except TimeoutError:
@@ -146,7 +148,7 @@ class _Watching:
             raise TimeoutError
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
-            self._follower.take(run.progress())
+            self.follower.take(run.progress())
 
 
 @contextmanager
