@@ -39,7 +39,8 @@ def about_failure(error: BridgeError, letter: DeadLetter | None) -> str:
 
 def about_unsealed(run: str) -> str:
     """Say what helps a run that was not submitted to its end; whether its submitter still lives, nobody knows."""
-    return f"If its submitter is gone, this sends the rest (the same PATHs and options as before): {resume_command(run)}"
+    rest = resume_command(run)
+    return f"If its submitter is gone, this sends the rest (the same PATHs and options as before): {rest}"
 
 
 def resume_command(run: str) -> str:

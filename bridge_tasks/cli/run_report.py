@@ -65,7 +65,7 @@ class Told:
         names: how its files are called.
         expected: files that were to be submitted; more than the run has, where that was interrupted.
         seconds: for how long it was watched, or went on.
-        interrupted: whether somebody stopped watching.
+        interrupted: the exit status, if somebody stopped watching; else 0.
         away: whether Redis is out of reach: how it stood is what was last known, and no file can be told of.
     """
 
@@ -74,7 +74,7 @@ class Told:
     names: Names = field(default_factory=Names)
     expected: int = 0
     seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: int = 0
     away: bool = False
 
     @property
@@ -140,7 +140,8 @@ def identity(told: Told) -> dict[str, Any]:
 
 
 def _show_json(told: Told, *, lines: bool) -> None:
-    ending = {"sealed": told.progress.sealed, "interrupted": told.interrupted, "seconds": told.seconds}
+    interrupted = bool(told.interrupted)
+    ending = {"sealed": told.progress.sealed, "interrupted": interrupted, "seconds": told.seconds}
     if lines:
         for job in told.jobs():
             show_json(job)

@@ -20,6 +20,7 @@ from bridge_tasks.cli.files import Found, expand
 from bridge_tasks.cli.roots import require_roots, why_refused
 from bridge_tasks.cli.run_report import Manner, Names, Told
 from bridge_tasks.cli.screen import Bars, bars, counted, printable, say, show_json
+from bridge_tasks.cli.signals import interruption
 from bridge_tasks.cli.watching import Follower, conclude, watch_hint
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.models.fields import Hashing
@@ -78,7 +79,7 @@ def submit_and_watch(options: RunOptions, own: StampOptions) -> Told | None:
             with _how_to_go_on(watching, options, own):
                 watching.submit_and_follow(plan)
         if watching.run is None:
-            raise KeyboardInterrupt
+            raise TimeoutError("the time was over before anything was sent")
         progress, away = watching.follower.standing(watching.run)
         return Told(
             watching.run,
@@ -120,7 +121,7 @@ class _Watching:
 
     def __init__(self, shown: Bars, expected: int, options: RunOptions, own: StampOptions) -> None:
         self.run: Run | None = None
-        self.interrupted = False
+        self.interrupted = 0
         self._bars = shown
         self._expected = expected
         self._resume = own.resume
@@ -135,8 +136,10 @@ class _Watching:
             self._bars.hide(_SUBMITTING)
             if not self._detach:
                 self.follower.follow(run, None if self._ends is None else max(0.0, self._ends - time.monotonic()))
-        except KeyboardInterrupt:
-            self.interrupted = True
+        except KeyboardInterrupt as error:
+            self.interrupted = interruption(error)
+            if self.run is None:
+                raise  # nothing was begun that could be told of
         except TimeoutError:
             pass
 

@@ -12,6 +12,7 @@ from bridge_tasks.bridge import Bridge
 from bridge_tasks.cli.advice import about_unsealed
 from bridge_tasks.cli.run_report import Manner, Told, identity, left, show
 from bridge_tasks.cli.screen import Bars, bars, counted, say, show_json, show_lines
+from bridge_tasks.cli.signals import interruption
 from bridge_tasks.cli.silence import Silence
 from bridge_tasks.errors import JobUnknown
 from bridge_tasks.ledger import OVER
@@ -19,7 +20,6 @@ from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import current
 
-INTERRUPTED = 130
 _WORKING = "Stamping"
 _MORE_MAY_COME = "All that was sent has ended, and more may come: the run was not submitted to its end yet."
 _STOPPING_SECONDS = 3.0
@@ -85,15 +85,15 @@ def watch(name: str | None, timeout: float | None, manner: Manner) -> int:
         JobUnknown: there is no record of it.
     """
     run = Bridge().run(name or _latest())
-    interrupted = False
+    interrupted = 0
     began = time.time()
     with bars(quiet=manner.quiet) as shown:
         follower = Follower(shown)
         follower.take(run.progress())
         try:
             follower.follow(run, timeout)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as error:
+            interrupted = interruption(error)
     progress, away = follower.standing(run)
     seconds = round((progress.ended or max(time.time(), began)) - progress.accepted, 3)
     return conclude(Told(run, progress, seconds=seconds, interrupted=interrupted, away=away), manner)
@@ -113,9 +113,7 @@ def conclude(told: Told, manner: Manner, *, resume: str | None = None) -> int:
         say(line)
     if unfinished or not manner.quiet:
         say(f"Correlation id: {told.run.correlation_id}")
-    if told.interrupted:
-        return INTERRUPTED
-    return 0 if told.well else 1
+    return told.interrupted or (0 if told.well else 1)
 
 
 def _hints(told: Told, unfinished: str, resume: str | None) -> Iterator[str]:

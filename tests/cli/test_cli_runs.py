@@ -332,6 +332,26 @@ def test_who_watches_while_redis_is_away_is_told_so_and_how_to_come_back(command
     assert told[2] == f"To watch it: bridge-tasks watch {name}"
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("command", ["stamp", "watch"])
+def test_a_command_that_is_told_to_end_says_what_ctrl_c_says(
+    command: str, number: int, status: int, silent_redis: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.md").write_text("x")
+    words = ("stamp", "a.md")
+    if command == "watch":
+        detached = run(*words, "--detach", "--json", cwd=tmp_path, extra=silent_redis)
+        words = ("watch", detached.json["run_id"])
+    with start(*words, cwd=tmp_path, extra=silent_redis) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("No worker answers")
+        process.send_signal(number)
+        ended = finish(process)
+    assert ended.status == status
+    assert "Interrupted: 0 of 1 file done, 1 file at workers or in the queue will go on.\n" in ended.err
+    assert "To watch it: bridge-tasks watch " in ended.err
+
+
 def test_time_that_is_over_while_redis_is_away_is_told_with_what_was_known(
     abandoned: runs.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
