@@ -1,3 +1,5 @@
+import redis
+
 from bridge_tasks.cli.silence import Silence
 from tests.stopped_clock import StoppedClock
 
@@ -71,4 +73,16 @@ def test_a_redis_that_is_soon_back_is_not_worth_a_word(clock: StoppedClock) -> N
         clock.advance(1.9)
         silence.away()
         silence.heard(1)
+    assert not said
+
+
+def test_a_redis_that_goes_away_while_workers_are_asked_for_says_nothing_of_them(clock: StoppedClock) -> None:
+    said: list[str] = []
+
+    def gone() -> bool:
+        raise redis.ConnectionError("gone")
+
+    silence = Silence(said.append, gone, clock)
+    clock.advance(60.0)
+    silence.heard(0)
     assert not said
