@@ -55,11 +55,18 @@ class Run:
             raise JobUnknown(f"there is no record of run {self.id}")
         return found
 
-    def watch(self, timeout: float | None = None) -> Iterator[RunProgress]:
+    def watch(
+        self, timeout: float | None = None, *, on_away: Callable[[], None] | None = None
+    ) -> Iterator[RunProgress]:
         """Give its progress as it changes, at least once a second, until it has ended.
+
+        Args:
+            timeout: seconds; None waits for ever.
+            on_away: called each time that Redis was tried and is out of reach; meanwhile no progress is given.
 
         Raises:
             TimeoutError: it has not ended after `timeout` seconds.
+            redis.ConnectionError, redis.TimeoutError: the same, and Redis is out of reach.
         """
         ends = None if timeout is None else time.monotonic() + timeout
         with self._runtime.ledger_redis.pubsub() as news:  # type: ignore[no-untyped-call] # redis-py's own gap
@@ -77,6 +84,8 @@ class Run:
                 except (redis.ConnectionError, redis.TimeoutError):
                     subscribed = False
                     news.reset()
+                    if on_away is not None:
+                        on_away()
                     if ends is not None and time.monotonic() > ends:
                         raise
                     time.sleep(_PAUSE_SECONDS)

@@ -41,6 +41,17 @@ def about_failure(error: BridgeError, letter: DeadLetter | None) -> str:
     return f"see the workers' log for its correlation id, then: {replay}"
 
 
+def about_unsealed(run: str) -> str:
+    """Say what helps a run that was not submitted to its end; whether its submitter still lives, nobody knows."""
+    rest = resume_command(run)
+    return f"If its submitter is gone, this sends the rest (the same PATHs and options as before): {rest}"
+
+
+def resume_command(run: str) -> str:
+    """What sends the rest of a run, as far as its id tells."""
+    return f"bridge-tasks stamp --resume {run} PATH…"
+
+
 def about_waiting(queue: str | None, health: SystemHealth) -> str:
     """Say what a job waits for."""
     if health.workers == ():

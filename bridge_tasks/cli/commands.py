@@ -215,13 +215,15 @@ def stamp(
     run, which goes on when this ends, by Ctrl-C too. Exits with 1 unless all succeeded.
     """
     from bridge_tasks.cli.file_runs import RunOptions
+    from bridge_tasks.cli.signals import as_ctrl_c
     from bridge_tasks.cli.stamping import StampOptions
     from bridge_tasks.cli.stamping import stamp as run
 
     options = RunOptions(
         paths, include or (), exclude or (), namespace, correlation_id, timeout, as_json=as_json, quiet=quiet
     )
-    raise typer.Exit(run(options, StampOptions(context, force, hashing.value, resume, detach, json_lines)))
+    with as_ctrl_c():
+        raise typer.Exit(run(options, StampOptions(context, force, hashing.value, resume, detach, json_lines)))
 
 
 @app.command()
@@ -237,9 +239,11 @@ def watch(
     Ctrl-C ends the watching, not the run. Exits with 1 unless all succeeded.
     """
     from bridge_tasks.cli.run_report import Manner
+    from bridge_tasks.cli.signals import as_ctrl_c
     from bridge_tasks.cli.watching import watch as follow
 
-    raise typer.Exit(follow(run, timeout, Manner(as_json, json_lines, quiet)))
+    with as_ctrl_c():
+        raise typer.Exit(follow(run, timeout, Manner(as_json, json_lines, quiet)))
 
 
 @app.command()

@@ -73,6 +73,11 @@ def _of_jobs(ledger: LedgerOverview, dead_letters: int) -> Iterator[Concern]:
         if one.record.state == "running" and lasts_for > OLD_SECONDS:
             what = f"{one.record.subject or one.record.title} is worked on for {lasting(lasts_for)}"
             yield Concern(what, f"bridge-tasks status {one.record.id}", bad=False)
+    for run in ledger.runs:
+        # A submitter is faster than workers: they have nothing left for long only where it is gone.
+        if run.unsealed and run.total and not run.waiting and ledger.now - run.accepted > OLD_SECONDS:
+            what = f"{run.title}: {counted(run.total, 'file')} sent, all ended, and not submitted to its end"
+            yield Concern(what, f"bridge-tasks status {run.id}  # says how to go on", bad=False)
     if dead_letters > lately:
         what = f"{counted(dead_letters - lately, 'job')} failed for good earlier, and nobody has seen to it"
         yield Concern(what, "bridge-tasks dead list  # replay or drop them", bad=False)

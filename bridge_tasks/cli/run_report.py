@@ -65,7 +65,8 @@ class Told:
         names: how its files are called.
         expected: files that were to be submitted; more than the run has, where that was interrupted.
         seconds: for how long it was watched, or went on.
-        interrupted: whether somebody stopped watching.
+        interrupted: the exit status, if somebody stopped watching; else 0.
+        away: whether Redis is out of reach: how it stood is what was last known, and no file can be told of.
     """
 
     run: Run
@@ -73,7 +74,8 @@ class Told:
     names: Names = field(default_factory=Names)
     expected: int = 0
     seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: int = 0
+    away: bool = False
 
     @property
     def total(self) -> int:
@@ -94,11 +96,13 @@ class Told:
 
     @property
     def well(self) -> bool:
-        """Whether there were files, and all are stamped."""
-        return 0 < self.total == self.progress.succeeded
+        """Whether there were files, all are stamped, and no more come."""
+        return self.progress.sealed and 0 < self.total == self.progress.succeeded
 
     def jobs(self) -> Iterator[dict[str, Any]]:
-        """Give the JSON object of each file that was sent, in order."""
+        """Give the JSON object of each file that was sent, in order; of none without Redis."""
+        if self.away:
+            return
         for file, outcome in self.run.outcomes():
             yield _job(file, outcome, self.names)
 
@@ -116,14 +120,18 @@ def show(told: Told, manner: Manner) -> None:
 def left(told: Told) -> str:
     """Say what has not ended, if anything, and what becomes of it."""
     at, unsent = told.progress, told.total - told.progress.total
-    if not at.waiting and not unsent:
+    if not at.waiting and not unsent and not at.unsealed:
         return ""
-    parts = [f"{at.over} of {counted(told.total, 'file')} done"]
+    known = " when it last answered" if told.away else ""
+    parts = [f"{at.over} of {counted(told.total, 'file')} done{known}"]
     if at.waiting:
         parts.append(f"{counted(at.waiting, 'file')} at workers or in the queue will go on")
     if unsent:
         parts.append(f"{counted(unsent, 'file')} not sent")
-    return f"{'Interrupted' if told.interrupted else 'Time is over'}: {', '.join(parts)}."
+    elif at.unsealed:
+        parts.append("and more may come: it was not submitted to its end yet")
+    while_away = " while Redis is out of reach" if told.away else ""
+    return f"{'Interrupted' if told.interrupted else 'Time is over'}{while_away}: {', '.join(parts)}."
 
 
 def identity(told: Told) -> dict[str, Any]:
@@ -132,7 +140,8 @@ def identity(told: Told) -> dict[str, Any]:
 
 
 def _show_json(told: Told, *, lines: bool) -> None:
-    ending = {"interrupted": told.interrupted, "seconds": told.seconds}
+    interrupted = bool(told.interrupted)
+    ending = {"sealed": told.progress.sealed, "interrupted": interrupted, "seconds": told.seconds}
     if lines:
         for job in told.jobs():
             show_json(job)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_EXIT = 128
+"""A process that a signal ends exits with this and the signal's number."""
 
 
 def end_on_signals() -> None:
@@ -17,6 +19,40 @@ def end_on_signals() -> None:
     for number in _ENDING:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+
+
+class ToldToEnd(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came, and is to interrupt as Ctrl-C does.
+
+    Args:
+        status: what the process exits with.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+@contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt a `with` block as Ctrl-C does; what it does not take ends the process.
+
+    A SIGHUP ignored by nohup stays so.
+    """
+    numbers = [number for number in _ENDING[1:] if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        yield
+    except ToldToEnd as told:
+        sys.exit(told.status)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def interruption(error: KeyboardInterrupt) -> int:
+    """Return the exit status of what was interrupted."""
+    return error.status if isinstance(error, ToldToEnd) else _EXIT + signal.SIGINT
 
 
 @contextmanager
@@ -43,4 +79,8 @@ def _end(number: int, _frame: FrameType | None) -> None:
     ignore_signals()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    sys.exit(128 + number)
+    sys.exit(_EXIT + number)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise ToldToEnd(_EXIT + number)

@@ -20,6 +20,7 @@ from bridge_tasks.cli.files import Found, expand
 from bridge_tasks.cli.roots import require_roots, why_refused
 from bridge_tasks.cli.run_report import Manner, Names, Told
 from bridge_tasks.cli.screen import Bars, bars, counted, printable, say, show_json
+from bridge_tasks.cli.signals import interruption
 from bridge_tasks.cli.watching import Follower, conclude, watch_hint
 from bridge_tasks.errors import InvalidRequest
 from bridge_tasks.models.fields import Hashing
@@ -55,7 +56,7 @@ def stamp(options: RunOptions, own: StampOptions) -> int:
     told = submit_and_watch(options, own)
     if told is None:
         return 1
-    unsent = told.total > told.progress.total
+    unsent = told.total > told.progress.total or told.progress.unsealed
     if own.detach and not told.interrupted and not unsent:
         return _detach(told, manner)
     return conclude(told, manner, resume=_resume_command(told.run, options, own) if unsent else None)
@@ -78,14 +79,16 @@ def submit_and_watch(options: RunOptions, own: StampOptions) -> Told | None:
             with _how_to_go_on(watching, options, own):
                 watching.submit_and_follow(plan)
         if watching.run is None:
-            raise KeyboardInterrupt
+            raise TimeoutError("the time was over before anything was sent")
+        progress, away = watching.follower.standing(watching.run)
         return Told(
             watching.run,
-            watching.run.progress(),
+            progress,
             Names(options.paths),
             expected,
             round(time.monotonic() - began, 3),
             interrupted=watching.interrupted,
+            away=away,
         )
 
 
@@ -118,13 +121,13 @@ class _Watching:
 
     def __init__(self, shown: Bars, expected: int, options: RunOptions, own: StampOptions) -> None:
         self.run: Run | None = None
-        self.interrupted = False
+        self.interrupted = 0
         self._bars = shown
         self._expected = expected
         self._resume = own.resume
         self._detach = own.detach
         self._ends = None if options.timeout is None else time.monotonic() + options.timeout
-        self._follower = Follower(shown, expected)
+        self.follower = Follower(shown, expected)
         self._looked = 0.0
 
     def submit_and_follow(self, plan: BulkRun) -> None:
@@ -132,9 +135,11 @@ class _Watching:
             run = runs.submit(plan, resume=self._resume, on_chunk=self._submitted)
             self._bars.hide(_SUBMITTING)
             if not self._detach:
-                self._follower.follow(run, None if self._ends is None else max(0.0, self._ends - time.monotonic()))
-        except KeyboardInterrupt:
-            self.interrupted = True
+                self.follower.follow(run, None if self._ends is None else max(0.0, self._ends - time.monotonic()))
+        except KeyboardInterrupt as error:
+            self.interrupted = interruption(error)
+            if self.run is None:
+                raise  # nothing was begun that could be told of
         except TimeoutError:
             pass
 
@@ -146,7 +151,7 @@ class _Watching:
             raise TimeoutError
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
-            self._follower.take(run.progress())
+            self.follower.take(run.progress())
 
 
 @contextmanager

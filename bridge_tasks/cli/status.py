@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge_tasks import correlation
 from bridge_tasks.bridge import Bridge
-from bridge_tasks.cli.advice import about_failure, about_waiting
+from bridge_tasks.cli.advice import about_failure, about_waiting, resume_command
 from bridge_tasks.cli.moments import ago, clock, lasting
 from bridge_tasks.cli.screen import counted, say, show_facts, show_json, show_lines, show_rows
 from bridge_tasks.errors import BridgeError
@@ -169,7 +169,7 @@ def _run(progress: RunProgress, now: float) -> Card:
     ended = progress.ended
     facts = {
         "What": f"bulk run: {progress.title}",
-        "State": state if progress.sealed or progress.done else f"{state}, and still being submitted",
+        "State": state if progress.sealed or progress.done else f"{state}, and not submitted to its end yet",
         "Correlation id": progress.correlation_id,
         "Files": f"{progress.total}: {progress.succeeded} succeeded, {progress.failed} failed, "
         f"{progress.cancelled} cancelled, {progress.waiting} to come",
@@ -177,6 +177,11 @@ def _run(progress: RunProgress, now: float) -> Card:
         "Accepted": f"{clock(progress.accepted)} ({ago(now - progress.accepted)})",
         **({"Ended": f"{clock(ended)}, after {lasting(ended - progress.accepted)}"} if ended else {}),
         **({} if progress.done else {"What to do": f"bridge-tasks watch {progress.id}"}),
+        **(
+            {"Submitter gone?": f"{resume_command(progress.id)} (the same PATHs and options)"}
+            if progress.unsealed
+            else {}
+        ),
     }
     counted_ = ("total", "succeeded", "failed", "cancelled", "degraded", "waiting", "sealed")
     plain = {

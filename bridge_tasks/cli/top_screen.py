@@ -159,7 +159,7 @@ def _shown_runs(ledger: LedgerOverview) -> list[RunProgress]:
 
 
 def _run(run: RunProgress, ledger: LedgerOverview, pace: Pace) -> Lines:
-    share = f" ({run.over / run.total:.0%})" if run.total else ""
+    share = " so far" if run.unsealed else f" ({run.over / run.total:.0%})" if run.total else ""
     words = f"{run.state}, {run.over} of {run.total}{share}"
     if run.failed:
         words += f", {run.failed} failed"

@@ -6,9 +6,13 @@ Whoever watches may come late, leave, and come back: nothing here has any part i
 import time
 from collections.abc import Iterator
 
+import redis
+
 from bridge_tasks.bridge import Bridge
+from bridge_tasks.cli.advice import about_unsealed
 from bridge_tasks.cli.run_report import Manner, Told, identity, left, show
 from bridge_tasks.cli.screen import Bars, bars, counted, say, show_json, show_lines
+from bridge_tasks.cli.signals import interruption
 from bridge_tasks.cli.silence import Silence
 from bridge_tasks.errors import JobUnknown
 from bridge_tasks.ledger import OVER
@@ -16,8 +20,8 @@ from bridge_tasks.ledger.run_records import RunProgress
 from bridge_tasks.runs import Run
 from bridge_tasks.runtime import current
 
-INTERRUPTED = 130
 _WORKING = "Stamping"
+_MORE_MAY_COME = "All that was sent has ended, and more may come: the run was not submitted to its end yet."
 _STOPPING_SECONDS = 3.0
 """For chunks that are worked on to notice that their run was cancelled."""
 
@@ -27,30 +31,51 @@ class Follower:
 
     Args:
         shown: where.
-        expected: files that are to be submitted, where that is known.
+        expected: files that are to be submitted, where that is known: by whoever submits them.
+        silence: told what comes back.
     """
 
-    def __init__(self, shown: Bars, expected: int = 0) -> None:
+    def __init__(self, shown: Bars, expected: int = 0, *, silence: Silence | None = None) -> None:
         self.last: RunProgress | None = None
         self._bars = shown
         self._expected = expected
-        self._silence = Silence(say)
+        self._silence = silence or Silence(say)
 
     def take(self, progress: RunProgress) -> None:
         """Take in how it stands now."""
         over = self.last.over if self.last else 0
         self.last = progress
         self._bars.show(_WORKING, progress.over, max(progress.total, self._expected))
-        if not progress.done:
-            self._silence.heard(progress.over - over)
+        if progress.done:
+            return
+        results = progress.over - over
+        if progress.waiting or not progress.unsealed:
+            self._silence.heard(results)
+        elif self._expected:
+            self._silence.heard(1)  # nothing is out that could come back: we have not sent more yet
+        else:
+            self._silence.heard(results, known=f"{_MORE_MAY_COME} {about_unsealed(progress.id)}")
 
     def follow(self, run: Run, timeout: float | None) -> None:
         """Watch to the end, or until time is over."""
         try:
-            for progress in run.watch(timeout):
+            for progress in run.watch(timeout, on_away=self._silence.away):
                 self.take(progress)
-        except TimeoutError:
+        except (TimeoutError, redis.ConnectionError, redis.TimeoutError):
             pass
+
+    def standing(self, run: Run) -> tuple[RunProgress, bool]:
+        """Return how a run stands, or stood when Redis last answered; and whether it is out of reach now.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: it is, and nothing was known before.
+        """
+        try:
+            return run.progress(), False
+        except (redis.ConnectionError, redis.TimeoutError):
+            if self.last is None:
+                raise
+            return self.last, True
 
 
 def watch(name: str | None, timeout: float | None, manner: Manner) -> int:
@@ -60,18 +85,18 @@ def watch(name: str | None, timeout: float | None, manner: Manner) -> int:
         JobUnknown: there is no record of it.
     """
     run = Bridge().run(name or _latest())
-    interrupted = False
+    interrupted = 0
     began = time.time()
     with bars(quiet=manner.quiet) as shown:
         follower = Follower(shown)
         follower.take(run.progress())
         try:
             follower.follow(run, timeout)
-        except KeyboardInterrupt:
-            interrupted = True
-    progress = run.progress()
-    seconds = (progress.ended or max(time.time(), began)) - progress.accepted
-    return conclude(Told(run, progress, seconds=round(seconds, 3), interrupted=interrupted), manner)
+        except KeyboardInterrupt as error:
+            interrupted = interruption(error)
+    progress, away = follower.standing(run)
+    seconds = round((progress.ended or max(time.time(), began)) - progress.accepted, 3)
+    return conclude(Told(run, progress, seconds=seconds, interrupted=interrupted, away=away), manner)
 
 
 def conclude(told: Told, manner: Manner, *, resume: str | None = None) -> int:
@@ -88,9 +113,7 @@ def conclude(told: Told, manner: Manner, *, resume: str | None = None) -> int:
         say(line)
     if unfinished or not manner.quiet:
         say(f"Correlation id: {told.run.correlation_id}")
-    if told.interrupted:
-        return INTERRUPTED
-    return 0 if told.well else 1
+    return told.interrupted or (0 if told.well else 1)
 
 
 def _hints(told: Told, unfinished: str, resume: str | None) -> Iterator[str]:
@@ -101,6 +124,8 @@ def _hints(told: Told, unfinished: str, resume: str | None) -> Iterator[str]:
         yield "The run was cancelled."
     if resume is not None:
         yield f"To send the rest: {resume}"
+    elif told.progress.unsealed:
+        yield about_unsealed(told.run.id)
 
 
 def watch_hint(run: Run) -> str:

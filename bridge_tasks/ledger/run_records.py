@@ -77,6 +77,11 @@ class RunProgress:
         return "succeeded" if self.succeeded == self.total else "failed"
 
     @property
+    def unsealed(self) -> bool:
+        """Whether more files may come: its submitter is at it, or is gone. The record does not tell which."""
+        return not self.sealed and not self.stopped
+
+    @property
     def done(self) -> bool:
         """Whether nothing more will happen."""
         return self.ended is not None

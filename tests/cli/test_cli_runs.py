@@ -13,11 +13,18 @@ import pytest
 import redis
 
 from bridge_tasks import Bridge, runs, workflows
+from bridge_tasks.cli import watching
 from bridge_tasks.cli.file_runs import RunOptions
-from bridge_tasks.cli.run_report import Names
+from bridge_tasks.cli.run_report import Manner, Names
+from bridge_tasks.cli.screen import bars
+from bridge_tasks.cli.silence import Silence
 from bridge_tasks.cli.stamping import StampOptions, stamp
+from bridge_tasks.cli.watching import Follower, watch
+from bridge_tasks.ledger.packing import FileOutcome
+from bridge_tasks.runtime import current
 from bridge_tasks.sandbox.redis import PrivateRedis
-from tests.cli.command import Up, eventually, finish, run, start
+from tests.cli.command import Ended, Up, eventually, finish, run, start
+from tests.stopped_clock import StoppedClock
 from tests.workers import orchestrating
 
 COUNTS = ("total", "succeeded", "failed", "cancelled", "unfinished")
@@ -200,6 +207,168 @@ def test_a_redis_that_goes_away_in_the_midst_of_it_is_no_reason_to_begin_anew(
         with pytest.raises(redis.ConnectionError):
             stamp(options, StampOptions())
     assert "To go on: bridge-tasks stamp --resume " in capsys.readouterr().err
+
+
+@pytest.fixture
+def abandoned(silent_redis: dict[str, str], tmp_path: Path) -> Iterator[runs.Run]:
+    """A run whose submitter was lost on the way; what it had sent has succeeded. This process can look at it."""
+    for number in range(20):
+        (tmp_path / f"{number:02}.md").write_text(str(number))
+    sent: list[runs.Run] = []
+
+    def lost(handle: runs.Run, files: int) -> None:
+        if files >= 10:
+            sent.append(handle)
+            raise KeyboardInterrupt
+
+    with orchestrating(silent_redis):
+        with pytest.raises(KeyboardInterrupt):
+            runs.submit(
+                workflows.stamp_files(sorted(tmp_path.glob("*.md")), context="x", chunk_files=5), on_chunk=lost
+            )
+        (run_,) = sent
+        for number in range(2):
+            assert current().run(current().runs.settle(run_.id, number, [FileOutcome("succeeded")] * 5))
+        yield run_
+
+
+def test_a_run_that_was_not_submitted_to_its_end_is_no_success(
+    abandoned: runs.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert watch(abandoned.id, 0.5, Manner()) == 1
+
+    said = capsys.readouterr().err.splitlines()
+    assert "10 files: 10 succeeded, 0 failed, 0 degraded in " in said[0]
+    rest = f"bridge-tasks stamp --resume {abandoned.id} PATH…"
+    assert said[1:4] == [
+        "Time is over: 10 of 10 files done, and more may come: it was not submitted to its end yet.",
+        f"To watch it: bridge-tasks watch {abandoned.id}",
+        f"If its submitter is gone, this sends the rest (the same PATHs and options as before): {rest}",
+    ]
+
+    assert watch(abandoned.id, 0.5, Manner(as_json=True)) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["sealed"], told["succeeded"], told["unfinished"]) == (False, 10, 0)
+
+
+def test_who_watches_a_run_whose_submitter_is_silent_is_told_so(
+    abandoned: runs.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def read(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            raise KeyboardInterrupt  # whoever reads it types Ctrl-C
+
+    monkeypatch.setattr(watching, "say", read)
+    assert watch(abandoned.id, None, Manner(quiet=True)) == 130
+    assert "All that was sent has ended" in said[0]
+    assert f"bridge-tasks stamp --resume {abandoned.id} PATH…" in said[0]
+    assert said[1].startswith("Interrupted: 10 of 10 files done, and more may come")
+
+
+def test_status_tells_how_to_send_the_rest_of_a_run(
+    abandoned: runs.Run, silent_redis: dict[str, str], tmp_path: Path
+) -> None:
+    told = run("status", abandoned.id, cwd=tmp_path, extra=silent_redis)
+
+    assert told.status == 0
+    assert "running, and not submitted to its end yet" in told.out
+    assert f"bridge-tasks watch {abandoned.id}" in told.out
+    assert f"bridge-tasks stamp --resume {abandoned.id} PATH…" in told.out
+
+
+def test_who_submits_slowly_is_not_told_that_the_submitter_may_be_gone(abandoned: runs.Run) -> None:
+    clock, said = StoppedClock(), list[str]()
+    with bars(quiet=True) as shown:
+        follower = Follower(shown, 20, silence=Silence(said.append, lambda: False, clock))
+        for _ in range(3):
+            clock.advance(60.0)
+            follower.take(abandoned.progress())
+    assert not said
+
+
+def left_alone(
+    command: tuple[str, ...], server: PrivateRedis, variables: dict[str, str], folder: Path
+) -> tuple[list[str], Ended]:
+    """Have somebody watch a Redis that goes away: what is said of it, and how Ctrl-C ends it."""
+    with start(*command, cwd=folder, extra=variables) as process, redis.Redis.from_url(server.url) as client:
+        assert eventually(lambda: bool(client.pubsub_channels("bridge:run-news:*")))
+        server.kill()
+        assert process.stderr
+        said: list[str] = []
+        while not any("Redis is out of reach" in line for line in said):
+            line = process.stderr.readline()
+            assert line, said
+            said.append(line)
+        process.send_signal(signal.SIGINT)
+        return said, finish(process)
+
+
+@pytest.mark.parametrize("command", ["stamp", "watch"])
+def test_who_watches_while_redis_is_away_is_told_so_and_how_to_come_back(command: str, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.md").write_text(str(number))
+    with PrivateRedis() as server:
+        variables = {"BRIDGE_REDIS_URL": server.url, "BRIDGE_CONTENT__ROOTS": str(tmp_path)}
+        detached = run("stamp", ".", "--detach", "--json", cwd=tmp_path, extra=variables)
+        name = detached.json["run_id"]
+        words = ("watch", name) if command == "watch" else ("stamp", "--resume", name, ".")
+
+        said, ended = left_alone(words, server, variables, tmp_path)
+
+    assert said[-1].strip() == (
+        "Redis is out of reach: it is tried again and again. What was submitted goes on when it is back."
+    )
+    assert ended.status == 130, ended.err
+    assert ended.out == ""
+    told = ended.err.splitlines()
+    assert told[0].startswith("3 files: 0 succeeded, 0 failed, 3 unfinished, 0 degraded in ")
+    assert told[1] == (
+        "Interrupted while Redis is out of reach: 0 of 3 files done when it last answered, "
+        "3 files at workers or in the queue will go on."
+    )
+    assert told[2] == f"To watch it: bridge-tasks watch {name}"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("command", ["stamp", "watch"])
+def test_a_command_that_is_told_to_end_says_what_ctrl_c_says(
+    command: str, number: int, status: int, silent_redis: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.md").write_text("x")
+    words = ("stamp", "a.md")
+    if command == "watch":
+        detached = run(*words, "--detach", "--json", cwd=tmp_path, extra=silent_redis)
+        words = ("watch", detached.json["run_id"])
+    with start(*words, cwd=tmp_path, extra=silent_redis) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("No worker answers")
+        process.send_signal(number)
+        ended = finish(process)
+    assert ended.status == status
+    assert "Interrupted: 0 of 1 file done, 1 file at workers or in the queue will go on.\n" in ended.err
+    assert "To watch it: bridge-tasks watch " in ended.err
+
+
+def test_time_that_is_over_while_redis_is_away_is_told_with_what_was_known(
+    abandoned: runs.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = abandoned.progress()
+    answers = iter([real, real])
+
+    def progress(_: runs.Run) -> Any:
+        if (answer := next(answers, None)) is None:
+            raise redis.ConnectionError("gone")
+        return answer
+
+    monkeypatch.setattr(runs.Run, "progress", progress)
+    assert watch(abandoned.id, 0.5, Manner(as_json=True)) == 1
+    ended = capsys.readouterr()
+    told = json.loads(ended.out)
+    assert (told["run_id"], told["succeeded"], told["jobs"], told["jobs_left_out"]) == (abandoned.id, 10, [], 10)
+    assert "Time is over while Redis is out of reach: 10 of 10 files done when it last answered" in ended.err
 
 
 def test_files_are_called_as_they_were_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.cli.command import COMMAND, Up, environment, finish, processes_that_k
 
 JOB_KEYS = {"path", "state", "hash", "stamp_id", "degraded", "error"}
 COUNTS = ("total", "succeeded", "failed", "cancelled", "unfinished", "degraded")
-RUN_KEYS = {"correlation_id", "run_id", *COUNTS, "interrupted", "seconds", "jobs", "jobs_left_out"}
+RUN_KEYS = {"correlation_id", "run_id", *COUNTS, "sealed", "interrupted", "seconds", "jobs", "jobs_left_out"}
 
 
 @pytest.fixture

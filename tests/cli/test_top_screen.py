@@ -85,6 +85,21 @@ def ledger(**more: object) -> Overview:
     return replace(WELL, ledger=replace(EMPTY, **more))  # type: ignore[arg-type] # test
 
 
+def test_a_run_that_is_being_submitted_has_no_share_yet() -> None:
+    assert "docs in handbook: submitting, 312 of 1000 so far, 12 failed" in text(ledger(runs=(run(sealed=False),)))
+
+
+def test_a_run_of_which_no_more_comes_is_a_concern_once_it_is_old() -> None:
+    done = run(sealed=False, succeeded=1000, failed=0)
+    first, what, do, *_ = lines(ledger(runs=(replace(done, accepted=NOW - 301),)))
+    assert "LOOK AT THIS" in first
+    assert what.startswith("docs: 1000 files sent, all ended, and not submitted to its end")
+    assert do.strip() == f"bridge-tasks status {done.id}  # says how to go on"
+
+    for other in (done, run(sealed=False, accepted=NOW - 301), replace(done, accepted=NOW - 301, stopped=True)):
+        assert "ALL WELL" in lines(ledger(runs=(other,)))[0]
+
+
 def test_a_fleet_that_is_well_says_so() -> None:
     first, *rest = lines(WELL)
     assert first.rstrip().endswith("ALL WELL")
