@@ -99,16 +99,19 @@ class Pool:
 
     def lines(self, **having: Any) -> list[dict[str, Any]]:
         """The JSON lines of the log in which all of `having` stands."""
-        whole = [
-            line for line in self.log().splitlines(keepends=True) if line.endswith("\n")
-        ]  # one may be under way
-        found = [json.loads(line) for line in whole if line.startswith("{")]
+        found = json_lines(self.log())
         return [line for line in found if having.items() <= line.items()]
 
     def children(self) -> list[int]:
         """The process ids of the pool's children."""
         pid = self.worker.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def json_lines(log: str) -> list[dict[str, Any]]:
+    """The JSON lines of a log that is being written: the last may be under way."""
+    whole = [line for line in log.splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in whole if line.startswith("{")]
 
 
 def eventually(check: Callable[[], T], seconds: float = PATIENCE) -> T:

@@ -1,6 +1,5 @@
 """Jobs whose messages RabbitMQ carries: every form of work, what waits, what goes wrong, what strangers send."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from bridge_tasks.worker.relay import Relay
 from tests.chaos.stage import NOTHING, Stage, done_once, staged, submitted
 from tests.rabbit_server import PrivateRabbit
 from tests.tasks.sending import inline
-from tests.workers import PATIENCE, QUEUES, eventually, orchestrating
+from tests.workers import PATIENCE, QUEUES, eventually, json_lines, orchestrating
 
 METADATA, ONEXTREE, BULK = QUEUES
 
@@ -298,7 +297,7 @@ def test_what_strangers_put_into_a_queue_is_dropped_and_told(stage: Stage, rabbi
     job = submitted("afterwards")
 
     assert eventually(lambda: job.state == "succeeded"), stage.logs()
-    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith('{"')]
+    lines = json_lines(worker.log.read_text())
     refused = [line["field"] for line in lines if line["event"] == "message refused"]
     assert refused == ["body", "headers.task", "headers.task", "body", "headers.eta", "headers.task"]
     assert eventually(lambda: seen(rabbit).message_count == 0)

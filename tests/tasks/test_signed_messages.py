@@ -26,7 +26,7 @@ from bridge_tasks.settings import load
 from bridge_tasks.signing import HEADER, SKEW, Signer
 from tests.tasks.hostile import message
 from tests.tasks.sending import inline, sent
-from tests.workers import PATIENCE, QUICK, Pool, database, eventually, flush, orchestrating
+from tests.workers import PATIENCE, QUICK, Pool, database, eventually, flush, json_lines, orchestrating
 
 KEY, OTHER = "k" * 32, "o" * 32
 NOW = 1_700_000_000.0
@@ -143,7 +143,7 @@ def queue(worker: LocalProcess, environment: dict[str, str]) -> Iterator[redis.R
 
 
 def refused(worker: LocalProcess) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+    lines = json_lines(worker.log.read_text())
     return [line for line in lines if line["event"] == "message refused"]
 
 

@@ -24,7 +24,7 @@ from bridge_tasks.sandbox.processes import LocalProcess
 from bridge_tasks.sandbox.redis import PrivateRedis
 from bridge_tasks.sandbox.server import running
 from tests.tasks.sending import inline
-from tests.workers import PATIENCE, QUEUES, database, eventually, orchestrating
+from tests.workers import PATIENCE, QUEUES, database, eventually, json_lines, orchestrating
 
 pytestmark = pytest.mark.fleet
 
@@ -61,7 +61,7 @@ class Stack:
         return sum(int(self.redis.hlen(key)) for key in self.redis.scan_iter("*unacked*", _type="hash"))
 
     def lines(self, event: str, **having: Any) -> list[dict[str, Any]]:
-        said = [json.loads(line) for line in self.worker.log.read_text().splitlines() if line.startswith("{")]
+        said = json_lines(self.worker.log.read_text())
         return [line for line in said if line.get("event") == event and having.items() <= line.items()]
 
     def order(self, order: Order) -> None:
